@@ -1,0 +1,129 @@
+"""The one door to attention: check the arguments, choose a backend, run it."""
+
+from __future__ import annotations
+
+import torch
+
+from bough.kernels.backend import KV, Backend
+from bough.kernels.cpu import CpuBackend
+from bough.kernels.reference import ReferenceBackend
+from bough.plan import Plan
+from bough.spec import AttentionSpec
+
+BACKENDS: dict[str, Backend] = {"reference": ReferenceBackend(), "cpu": CpuBackend()}
+
+
+def attend(
+    q: torch.Tensor,
+    kv: KV,
+    plan: Plan,
+    *,
+    sinks: torch.Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attend every query of a forest to the KV on its path; each node is read once a tile.
+
+    Args:
+        q: [num_tokens, num_q_heads, nope_dim + rope_dim], requests one after the other; rotary
+            already applied.
+        kv: untied, `(k, v)`, each [num_pages, page_size, num_kv_heads, dim]; tied, one tensor
+            [num_pages, page_size, num_kv_heads * v_dim + rope_dim]. Any strides, the last axis
+            contiguous.
+        plan: the schedule, made for the same spec, device and page size.
+        sinks: [num_q_heads] logits of the attention sinks, where the spec has them.
+        backend: `cpu` or `reference`; by the device of `q` when None.
+
+    Returns:
+        out [num_tokens, num_q_heads, v_dim] in q's dtype, and lse [num_tokens, num_q_heads] fp32,
+        the natural log-sum-exp of the scores. A query that sees nothing has out 0 and lse -inf.
+
+    Raises:
+        ValueError: a shape, dtype or device does not match the plan, or q holds NaN.
+        NotImplementedError: no backend serves this device or dtype.
+    """
+    spec = plan.cost.spec
+    _check_kv(kv, spec, plan)
+    _check_q(q, kv, plan)
+    if spec.sinks != (sinks is not None):
+        raise ValueError(f"sinks must be {'given' if spec.sinks else 'None'} for this spec")
+    if sinks is not None and sinks.shape != (spec.num_q_heads,):
+        raise ValueError(f"sinks must be [{spec.num_q_heads}], got {list(sinks.shape)}")
+    return _backend(backend, q.device).attend(q, kv, plan, sinks)
+
+
+def store_kv(kv: KV, new: KV, slots: torch.Tensor, *, backend: str | None = None) -> None:
+    """Write the KV of new tokens into their slots.
+
+    Args:
+        kv: a layer's planes, as in `attend`.
+        new: rows of new tokens, [num_tokens, ...] with the planes' last axes.
+        slots: [num_tokens] int64 `page * page_size + slot in page`, -1 for a token not to store.
+        backend: `cpu` or `reference`; by the planes' device when None.
+
+    Raises:
+        ValueError: shapes do not match, or a slot lies outside the planes.
+    """
+    planes = kv if isinstance(kv, tuple) else (kv,)
+    rows = new if isinstance(new, tuple) else (new,)
+    if len(planes) != len(rows):
+        raise ValueError(f"new must be {len(planes)} tensors, got {len(rows)}")
+    for plane, values in zip(planes, rows, strict=True):
+        expected = (len(slots), *plane.shape[2:])
+        if values.shape != expected:
+            raise ValueError(f"new must be {list(expected)}, got {list(values.shape)}")
+    most = planes[0].shape[0] * planes[0].shape[1]
+    if (
+        planes[0].device.type == "cpu"
+        and len(slots)
+        and not -1 <= slots.min() <= slots.max() < most
+    ):
+        raise ValueError(f"slots must be from -1 to {most - 1}, got {slots.tolist()}")
+    _backend(backend, planes[0].device).store_kv(kv, new, slots)
+
+
+def _backend(name: str | None, device: torch.device) -> Backend:
+    if name is None:
+        name = device.type
+    if name not in BACKENDS:
+        known = ", ".join(sorted(BACKENDS))
+        raise NotImplementedError(f"backend {name!r} does not exist; what works: {known}")
+    return BACKENDS[name]
+
+
+def _check_kv(kv: KV, spec: AttentionSpec, plan: Plan) -> None:
+    if spec.tied == isinstance(kv, tuple):
+        raise ValueError(f"kv must be {'one tensor' if spec.tied else '(k, v)'} for this spec")
+    expected: list[tuple[int, ...]] = [(spec.elements_per_token,)]
+    if not spec.tied:
+        expected = [(spec.num_kv_heads, spec.nope_dim), (spec.num_kv_heads, spec.v_dim)]
+    planes = kv if isinstance(kv, tuple) else (kv,)
+    page_size = plan.forest.page_size
+    for plane, tail in zip(planes, expected, strict=True):
+        if plane.shape[1:] != (page_size, *tail):
+            wanted = ["num_pages", page_size, *tail]
+            raise ValueError(f"kv must be {wanted}, got {list(plane.shape)}")
+        if plane.stride(-1) != 1:
+            raise ValueError(f"kv must be contiguous in its last axis, got {plane.stride()}")
+        if plan.forest.max_page >= len(plane):
+            raise ValueError(
+                f"kv must hold page {plan.forest.max_page} of the forest, got {len(plane)} pages"
+            )
+
+
+def _check_q(q: torch.Tensor, kv: KV, plan: Plan) -> None:
+    spec, forest = plan.cost.spec, plan.forest
+    expected = (forest.num_queries, spec.num_q_heads, spec.qk_dim)
+    if q.shape != expected:
+        raise ValueError(f"q must be {list(expected)}, got {list(q.shape)}")
+    if q.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise NotImplementedError(
+            f"q of {q.dtype} has no backend; what works: float32, float16, bfloat16"
+        )
+    planes = kv if isinstance(kv, tuple) else (kv,)
+    wanted = torch.device(plan.cost.device.torch_device).type
+    for name, tensor in (("q", q), *(("kv", plane) for plane in planes)):
+        if tensor.device.type != wanted:
+            raise ValueError(f"{name} must be on {wanted}, as its plan, got {tensor.device}")
+    if q.device.type == "cpu" and q.isnan().any():
+        token = int(q.isnan().flatten(1).any(dim=1).nonzero()[0])
+        raise ValueError(f"q must be free of NaN, got NaN in token {token}")

@@ -1,0 +1,93 @@
+"""The rates and fixed costs of a machine, for the planner. Nothing is launched here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """Rates and fixed costs of one CPU or GPU, for the cost model of `bough.plan`.
+
+    Args:
+        name: what people call it.
+        torch_device: where its tensors live, as torch writes it (`cpu`, `cuda:0`).
+        num_workers: tiles that run side by side (streaming multiprocessors of a GPU).
+        bandwidth: bytes per second from memory, all workers together.
+        matmul_rate: FLOP per second of dense products, all workers together.
+        tile_seconds: fixed cost of one tile.
+        partial_seconds: fixed cost of one more partial for one query, beside its bytes.
+        merge_seconds: fixed cost of the merging pass, once per step.
+        row_quantum: query rows are computed in multiples of this.
+        max_tile_rows: most query rows of one tile; a node is read once per such tile.
+        kv_quantum: KV tokens are cut in multiples of this.
+        is_split_by_head: whether a tile covers one stored head or all of them.
+    """
+
+    name: str
+    torch_device: str
+    num_workers: int
+    bandwidth: float
+    matmul_rate: float
+    tile_seconds: float
+    partial_seconds: float
+    merge_seconds: float
+    row_quantum: int
+    max_tile_rows: int
+    kv_quantum: int
+    is_split_by_head: bool
+
+    @classmethod
+    def cpu(cls) -> Device:
+        """Describe this machine's processor: one worker, whose threads share every product."""
+        return CPU
+
+    @classmethod
+    def current(cls) -> Device:
+        """Describe the GPU where there is one, else the CPU."""
+        return cls.named("h100") if torch.cuda.is_available() else cls.cpu()
+
+    @classmethod
+    def named(cls, name: str) -> Device:
+        """Look a device up by its short name, `cpu` or `h100`.
+
+        Raises:
+            ValueError: no device has that name.
+        """
+        devices = {"cpu": CPU, "h100": H100}
+        if name not in devices:
+            raise ValueError(f"device must be one of {', '.join(devices)}, got {name!r}")
+        return devices[name]
+
+
+CPU = Device(
+    name="cpu",
+    torch_device="cpu",
+    num_workers=1,
+    bandwidth=15e9,
+    matmul_rate=100e9,
+    tile_seconds=60e-6,
+    partial_seconds=0.5e-6,
+    merge_seconds=80e-6,
+    row_quantum=1,
+    max_tile_rows=4096,
+    kv_quantum=1,
+    is_split_by_head=False,
+)
+# Copy bandwidth and bf16 product rate as measured on an H100 80GB HBM3.
+H100 = Device(
+    name="h100",
+    torch_device="cuda",
+    num_workers=132,
+    bandwidth=3.01e12,
+    matmul_rate=600e12,
+    tile_seconds=1.5e-6,
+    partial_seconds=0.0,
+    merge_seconds=2.5e-6,
+    row_quantum=16,
+    max_tile_rows=64,
+    kv_quantum=64,
+    is_split_by_head=True,
+)

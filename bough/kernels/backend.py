@@ -1,0 +1,27 @@
+"""What every backend provides, and the words that they share."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from bough.plan import Plan
+
+# Untied: keys and values, each [num_pages, page_size, num_kv_heads, dim]. Tied: one tensor
+# [num_pages, page_size, num_kv_heads * v_dim + rope_dim], a token's states, then its rotary key.
+KV = tuple[torch.Tensor, torch.Tensor] | torch.Tensor
+
+
+class Backend(Protocol):
+    """Attention of one layer over a plan, and the store of new tokens' KV."""
+
+    def attend(
+        self, q: torch.Tensor, kv: KV, plan: Plan, sinks: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run all tiles and merge; shapes are those of `bough.attend.attend`, checked there."""
+        ...
+
+    def store_kv(self, kv: KV, new: KV, slots: torch.Tensor) -> None:
+        """Write new tokens; shapes are those of `bough.attend.store_kv`, checked there."""
+        ...

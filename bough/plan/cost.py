@@ -1,0 +1,98 @@
+"""The cost model: what a tile, a partial and a merge take. Every choice of the planner asks it.
+
+A tile computes the attention of some query rows over some KV tokens on one worker. With h stored
+heads in the tile, r query rows a head (queries x group_size, padded to the device's row quantum)
+and t tokens:
+
+    bytes(t)    = t x stored bytes of h heads
+    flops(r, t) = 2 x r x t x h x (qk_dim + v_dim)
+    C(r, t)     = tile_seconds + max(bytes(t) / worker bandwidth, flops(r, t) / worker rate)
+
+The worker rates are the device's, divided by its workers: C is in worker-seconds, and a schedule
+whose workers are evenly loaded takes sum(C) / num_workers. A query that is cut into several tiles
+leaves a partial in fp32 for each of them, written once and read once:
+
+    P(n) = n x (partial_seconds + 2 x 4 x num_q_heads x (v_dim + 1) / worker bandwidth)
+
+The form follows CoDec (arXiv 2505.17694, section 5), which fits C(n_q, n_kv) to measurements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from bough.device import Device
+from bough.spec import AttentionSpec
+
+Seconds = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostModel:
+    """Costs of one spec on one device, in worker-seconds over all stored heads.
+
+    Args:
+        spec: the attention variant.
+        device: rates and fixed costs.
+        itemsize: bytes of a stored number.
+    """
+
+    spec: AttentionSpec
+    device: Device
+    itemsize: int
+
+    @property
+    def num_head_splits(self) -> int:
+        """Tiles that share the stored heads of one piece of work."""
+        return self.spec.num_kv_heads if self.device.is_split_by_head else 1
+
+    @property
+    def max_tile_queries(self) -> int:
+        """Most queries of one tile."""
+        return max(1, self.device.max_tile_rows // self.spec.group_size)
+
+    @cached_property
+    def fixed(self) -> float:
+        """Fixed cost of one tile on every stored head."""
+        return self.device.tile_seconds * self.num_head_splits
+
+    @cached_property
+    def _per_token(self) -> float:
+        # Each head split reads the shared rotary key of tied specs on its own.
+        shared_again = (self.num_head_splits - 1) * self.spec.rope_dim
+        stored = (self.spec.elements_per_token + shared_again) * self.itemsize
+        return stored * self.device.num_workers / self.device.bandwidth
+
+    @cached_property
+    def _per_pair(self) -> float:
+        return self.spec.flops(1) * self.device.num_workers / self.device.matmul_rate
+
+    def rate(self, num_queries: Counts) -> Seconds:
+        """Cost of one more KV token for each count of queries, fixed cost apart."""
+        quantum = self.device.row_quantum
+        rows = num_queries * self.spec.group_size
+        padded = -(-rows // quantum) * quantum / self.spec.group_size
+        return np.maximum(self._per_token, padded * self._per_pair)
+
+    def tiles(self, num_queries: Counts, num_tokens: Counts) -> Seconds:
+        """Cost of work before it is divided: full tiles of queries, then one with the rest."""
+        full, rest = np.divmod(num_queries, self.max_tile_queries)
+        most = np.int64(self.max_tile_queries)
+        cost = full * (self.fixed + self.rate(most) * num_tokens)
+        return cost + (rest > 0) * (self.fixed + self.rate(rest) * num_tokens)
+
+    def partials(self, num_partials: Counts) -> Seconds:
+        """Cost of writing partials of whole queries and merging them."""
+        size = 8 * self.spec.num_q_heads * (self.spec.v_dim + 1)
+        moved = size * self.device.num_workers / self.device.bandwidth
+        return np.asarray(num_partials * (self.device.partial_seconds + moved))
+
+    @property
+    def merge(self) -> float:
+        """Fixed cost of the merging pass, which every worker waits for."""
+        return self.device.merge_seconds * self.device.num_workers

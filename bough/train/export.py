@@ -1,0 +1,109 @@
+"""The checkpoint folder: Llama weights and configuration as Hugging Face lays them out."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from bough.train.config import ModelShape
+from bough.train.tokenizer import END_OF_TEXT, save_tokenizer
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that may not be written, before any work is done.
+
+    Raises:
+        FileExistsError: `output` exists and `overwrite` is false.
+    """
+    if output.exists() and not overwrite:
+        raise FileExistsError(f"output must be a new folder unless overwriting, got {output}")
+
+
+@contextmanager
+def new_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give out a temporary folder that becomes `output` if the block succeeds, else vanishes.
+
+    Args:
+        output: the folder to make; its parents are made too.
+        overwrite: whether an existing one is replaced.
+
+    Raises:
+        FileExistsError: `output` exists and `overwrite` is false.
+    """
+    check_output(output, overwrite=overwrite)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
+        folder = Path(scratch) / "new"
+        folder.mkdir()
+        yield folder
+        if output.exists():
+            os.rename(output, Path(scratch) / "old")
+        os.rename(folder, output)
+
+
+def save_checkpoint(
+    folder: Path, state: Mapping[str, Tensor], shape: ModelShape, tokenizer: Tokenizer
+) -> None:
+    """Write weights (bf16), configuration and tokenizer for `LlamaForCausalLM`.
+
+    Args:
+        folder: an existing folder.
+        state: what `TrainingModel.state_dict` returns.
+        shape: sizes of the model.
+        tokenizer: its tokenizer.
+    """
+    end_id = tokenizer.encode(END_OF_TEXT).ids[0]
+    _write_json(folder / "config.json", llama_config(shape, end_id))
+    ends = {"bos_token_id": end_id, "eos_token_id": end_id}
+    _write_json(folder / "generation_config.json", ends)
+    weights = {
+        f"model.{name}": weight.to("cpu", torch.bfloat16).contiguous()
+        for name, weight in state.items()
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_tokenizer(tokenizer, folder, shape.max_len)
+
+
+def llama_config(shape: ModelShape, end_id: int) -> dict[str, Any]:
+    """Return the contents of config.json.
+
+    Args:
+        shape: sizes of the model.
+        end_id: the token that ends a text, and that an empty prompt begins with.
+    """
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_dim,
+        "intermediate_size": shape.mlp_dim,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_q_heads,
+        "num_key_value_heads": shape.num_kv_heads,
+        "head_dim": shape.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": shape.max_len,
+        "rms_norm_eps": shape.norm_eps,
+        "rope_theta": shape.rope_theta,
+        "rope_scaling": None,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": True,
+        "bos_token_id": end_id,
+        "eos_token_id": end_id,
+        "dtype": "bfloat16",
+    }
+
+
+def _write_json(path: Path, contents: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,208 @@
+"""A model's configuration, translated once from a Hugging Face folder. No weights here."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from bough.layers.rope import LinearScaling, RopeScaling, YarnScaling
+from bough.models.families import FAMILIES, Family
+from bough.models.fields import Fields
+from bough.models.rope import read_rope
+from bough.spec import AttentionSpec
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """All that `Decoder` needs to know of a model.
+
+    Args:
+        family: the row of `FAMILIES` it comes from.
+        vocab_size: rows of the embedding.
+        hidden_size: columns of the hidden states.
+        intermediate_size: columns inside the feed-forward.
+        num_layers: decoder blocks.
+        spec: every layer's attention.
+        context_len: most tokens of one sequence, prompt and output together.
+        rope_theta: base of the rotary wavelengths.
+        rope_scaling: how they reach longer contexts; None leaves them alone.
+        norm_eps: epsilon of every RMS norm.
+        has_qkv_bias, has_output_bias, has_mlp_bias: which projections add biases.
+        has_qk_norm: whether each q and k head is normed before the rotation.
+        has_tied_embeddings: whether the logits use the embedding matrix.
+        dtype: number format that the checkpoint was saved for.
+        bos_token_id: token that begins a sequence; None for none.
+        eos_token_ids: tokens that end one.
+    """
+
+    family: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    spec: AttentionSpec
+    context_len: int
+    rope_theta: float
+    rope_scaling: RopeScaling | None
+    norm_eps: float
+    has_qkv_bias: bool
+    has_output_bias: bool
+    has_mlp_bias: bool
+    has_qk_norm: bool
+    has_tied_embeddings: bool
+    dtype: torch.dtype
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+
+
+def load_config(path: str | os.PathLike[str]) -> ModelConfig:
+    """Translate `config.json` (and `generation_config.json`, where there is one) of a folder.
+
+    Reads what transformers 4 and 5 write. No code of the folder is ever run.
+
+    Raises:
+        FileNotFoundError: the folder or its config.json is missing.
+        ValueError: a file is broken, or describes a model that Bough does not run.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"model must be a folder, got {str(folder)!r}")
+    fields = Fields.read(folder / "config.json")
+    name, family = _family(fields)
+    fields = Fields({**family.defaults, **_without_nulls(fields)}, fields.source)
+    generation_path = folder / "generation_config.json"
+    generation = Fields.read(generation_path) if generation_path.exists() else Fields({}, "")
+    declared_len = fields.integer("max_position_embeddings")
+    rope_theta, rope_scaling = read_rope(fields, declared_len)
+    bos_token_ids = generation.token_ids("bos_token_id") or fields.token_ids("bos_token_id")
+    return ModelConfig(
+        family=name,
+        vocab_size=fields.integer("vocab_size"),
+        hidden_size=fields.integer("hidden_size"),
+        intermediate_size=fields.integer("intermediate_size"),
+        num_layers=fields.integer("num_hidden_layers"),
+        spec=_spec(fields, family),
+        context_len=_context_len(declared_len, rope_scaling),
+        rope_theta=rope_theta,
+        rope_scaling=rope_scaling,
+        norm_eps=fields.number("rms_norm_eps", 1e-6),
+        has_qkv_bias=_has(fields, family.qkv_bias),
+        has_output_bias=_has(fields, family.output_bias),
+        has_mlp_bias=_has(fields, family.mlp_bias),
+        has_qk_norm=family.has_qk_norm,
+        has_tied_embeddings=fields.flag("tie_word_embeddings", False),
+        dtype=_dtype(fields),
+        bos_token_id=bos_token_ids[0] if bos_token_ids else None,
+        eos_token_ids=generation.token_ids("eos_token_id") or fields.token_ids("eos_token_id"),
+    )
+
+
+def _without_nulls(fields: Fields) -> dict[str, object]:
+    """Drop keys that are null, so that defaults hold; but a window that is null means none."""
+    return {
+        key: value
+        for key, value in fields.values.items()
+        if value is not None or key == "sliding_window"
+    }
+
+
+def _family(fields: Fields) -> tuple[str, Family]:
+    if fields.has("auto_map"):
+        raise ValueError(
+            f"{fields.source} auto_map must be absent (code of a checkpoint is never run), "
+            f"got {fields.values['auto_map']!r}"
+        )
+    if fields.has("quantization_config"):
+        method = fields.nested("quantization_config").values.get("quant_method")
+        raise ValueError(
+            f"{fields.source} quantization_config must be absent (weights are read as float32, "
+            f"bfloat16 or float16), got {method!r}"
+        )
+    name = fields.text("model_type")
+    if name not in FAMILIES:
+        raise ValueError(
+            f"{fields.source} model_type must be one of {', '.join(FAMILIES)}, got {name!r}"
+        )
+    family = FAMILIES[name]
+    architectures = fields.texts("architectures")
+    if architectures not in ([], [family.architecture]):
+        raise ValueError(
+            f"{fields.source} architectures must be [{family.architecture!r}] for {name}, "
+            f"got {architectures}"
+        )
+    activation = fields.text("hidden_act", "silu")
+    if activation != "silu":
+        raise ValueError(f"{fields.source} hidden_act must be 'silu', got {activation!r}")
+    return name, family
+
+
+def _has(fields: Fields, bias: bool | str) -> bool:
+    return fields.flag(bias, False) if isinstance(bias, str) else bias
+
+
+def _spec(fields: Fields, family: Family) -> AttentionSpec:
+    num_q_heads = fields.integer("num_attention_heads")
+    num_kv_heads = fields.integer("num_key_value_heads", num_q_heads)
+    hidden_size = fields.integer("hidden_size")
+    if not fields.has("head_dim") and hidden_size % num_q_heads != 0:
+        raise ValueError(
+            f"{fields.source} hidden_size must be a multiple of num_attention_heads "
+            f"{num_q_heads} where there is no head_dim, got {hidden_size}"
+        )
+    head_dim = fields.integer("head_dim", max(1, hidden_size // num_q_heads))
+    if head_dim % 2 != 0:
+        raise ValueError(f"{fields.source} head_dim must be even, got {head_dim}")
+    spec = AttentionSpec.gqa(num_q_heads, num_kv_heads, head_dim)
+    return replace(spec, window=_window(fields, family))
+
+
+def _window(fields: Fields, family: Family) -> int | None:
+    """The window of every layer; models in which only some layers have one are refused."""
+    has_window = family.has_window and fields.has("sliding_window")
+    if family.window_switch is not None:
+        has_window = has_window and fields.flag(family.window_switch, False)
+    implied = "sliding_attention" if has_window else "full_attention"
+    num_layers = fields.integer("num_hidden_layers")
+    first = fields.integer("max_window_layers", 0, minimum=0) if family.window_switch else 0
+    kinds = fields.texts("layer_types")
+    kinds = kinds or ["full_attention"] * min(first, num_layers) + [implied] * (num_layers - first)
+    if len(set(kinds)) > 1:
+        found = ", ".join(f"{count} {kind}" for kind, count in Counter(kinds).items())
+        raise ValueError(
+            f"{fields.source} layer_types must be the same in every layer, got {found}"
+        )
+    if kinds[0] == "full_attention" and family.window_switch is not None:
+        return None
+    if kinds[0] != implied:
+        window = fields.values.get("sliding_window")
+        raise ValueError(
+            f"{fields.source} layer_types must be {implied} where sliding_window is {window}, "
+            f"got {kinds[0]}"
+        )
+    return fields.integer("sliding_window") if has_window else None
+
+
+def _context_len(declared_len: int, scaling: RopeScaling | None) -> int:
+    """Linear and YaRN configs often declare the length before scaling; Llama 3's after it."""
+    if isinstance(scaling, LinearScaling):
+        return int(declared_len * scaling.factor)
+    if isinstance(scaling, YarnScaling):
+        return max(declared_len, int(scaling.original_len * scaling.factor))
+    return declared_len
+
+
+def _dtype(fields: Fields) -> torch.dtype:
+    name = fields.text("dtype", fields.text("torch_dtype", "float32")).removeprefix("torch.")
+    if name not in DTYPES:
+        raise ValueError(f"{fields.source} dtype must be one of {', '.join(DTYPES)}, got {name!r}")
+    return DTYPES[name]

@@ -1,0 +1,44 @@
+"""From a Hugging Face folder to a decoder that is ready to run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from bough.models.config import DTYPES, load_config
+from bough.models.decoder import Decoder
+from bough.models.weights import load_weights
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+) -> Decoder:
+    """Load a model for inference.
+
+    Args:
+        path: folder with config.json and safetensors weights.
+        dtype: float32, bfloat16 or float16; the checkpoint's own when None.
+        device: where the parameters go.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is broken, or describes a model that Bough does not run.
+    """
+    config = load_config(path)
+    dtype = config.dtype if dtype is None else dtype
+    if dtype not in DTYPES.values():
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    empty = {
+        name: torch.empty_like(parameter, dtype=dtype, device=device)
+        for name, parameter in decoder.named_parameters()
+    }
+    decoder.load_state_dict(empty, assign=True)
+    load_weights(decoder, Path(path))
+    return decoder.to(device).eval().requires_grad_(False)

@@ -1,0 +1,137 @@
+"""A checkpoint's tensors, from safetensors files into a decoder's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from bough.layers.linear import FusedLinear
+from bough.models.decoder import Decoder
+from bough.models.fields import Fields
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_HEAD = "lm_head.weight"
+_EMBEDDING = "model.embed_tokens.weight"
+
+
+def checkpoint_tensors(decoder: Decoder) -> dict[str, torch.Tensor]:
+    """View a decoder's parameters under the names that the families' checkpoints give them.
+
+    Returns:
+        name in the checkpoint -> the parameter, or the rows of a fused one.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for module_name, module in decoder.named_modules():
+        prefix = "" if module_name == "lm_head" else "model."
+        for name, parameter in module.named_parameters(recurse=False):
+            if isinstance(module, FusedLinear):
+                block_name = module_name.rpartition(".")[0]
+                for part, rows in module.parts(parameter).items():
+                    tensors[f"{prefix}{block_name}.{part}.{name}"] = rows
+            else:
+                tensors[f"{prefix}{module_name}.{name}"] = parameter
+    return tensors
+
+
+@torch.no_grad()
+def load_weights(decoder: Decoder, folder: Path) -> None:
+    """Fill every parameter of a decoder, cast to its dtype, from a folder's safetensors files.
+
+    Raises:
+        FileNotFoundError: there are no safetensors files, or one of them is missing.
+        ValueError: a file is broken; tensors are missing, unexpected or misshapen; or the only
+            weights are pickles.
+    """
+    targets = checkpoint_tensors(decoder)
+    files = _files_of_tensors(folder)
+    _check_names(set(files), set(targets), decoder.config.has_tied_embeddings)
+    for name, tensor in _read(folder, files):
+        if name in targets:
+            _check_tensor(name, tensor, targets[name])
+            targets[name].copy_(tensor)
+        elif name == _HEAD:
+            _check_tied_head(tensor, folder, files)
+
+
+def _files_of_tensors(folder: Path) -> dict[str, str]:
+    """Which file of the folder holds each tensor."""
+    if (folder / _INDEX).exists():
+        index = Fields.read(folder / _INDEX).nested("weight_map")
+        files = {name: index.text(name) for name in index.values}
+        for name, file in files.items():
+            if Path(file).name != file:
+                raise ValueError(f"{index.source} {name} must be a file name, got {file!r}")
+        return files
+    if (folder / _SINGLE).exists():
+        with _open(folder / _SINGLE) as tensors:
+            return dict.fromkeys(tensors.keys(), _SINGLE)
+    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    if pickles:
+        raise ValueError(
+            f"weights must be safetensors (pickles can run code and are never opened), "
+            f"got {pickles[0]} in {folder}"
+        )
+    raise FileNotFoundError(f"weights must be {_SINGLE} or {_INDEX} in {folder}, got neither")
+
+
+def _check_names(found: set[str], expected: set[str], is_tied: bool) -> None:
+    missing = sorted(expected - found)
+    if missing:
+        raise ValueError(
+            f"weights must hold {len(expected)} tensors, got none named {_some(missing)}"
+        )
+    derived = {name for name in found if name.endswith("rotary_emb.inv_freq")}
+    unexpected = sorted(found - expected - derived - ({_HEAD} if is_tied else set()))
+    if unexpected:
+        raise ValueError(f"weights must hold only the config's tensors, got {_some(unexpected)}")
+
+
+def _some(names: list[str]) -> str:
+    """The first name, and how many more there are."""
+    return names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1} more)"
+
+
+def _read(folder: Path, files: dict[str, str]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield every tensor, one file after another, one tensor in memory at a time."""
+    names_of_file: dict[str, list[str]] = {}
+    for name, file in files.items():
+        names_of_file.setdefault(file, []).append(name)
+    for file, names in names_of_file.items():
+        with _open(folder / file) as tensors:
+            absent = sorted(set(names) - set(tensors.keys()))
+            if absent:
+                raise ValueError(f"{file} must hold {_some(absent)} as {_INDEX} says, got none")
+            for name in names:
+                yield name, tensors.get_tensor(name)
+
+
+def _open(path: Path) -> safe_open:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.name} must be in {path.parent}, got no such file")
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} must be a safetensors file, got {error}") from error
+
+
+def _check_tensor(name: str, tensor: torch.Tensor, target: torch.Tensor) -> None:
+    if tensor.shape != target.shape:
+        raise ValueError(f"{name} must be of shape {list(target.shape)}, got {list(tensor.shape)}")
+    if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"{name} must be float32, bfloat16 or float16, got {tensor.dtype}")
+
+
+def _check_tied_head(head: torch.Tensor, folder: Path, files: dict[str, str]) -> None:
+    """A head that is stored although it is tied must be the embedding itself."""
+    with _open(folder / files[_EMBEDDING]) as tensors:
+        embedding = tensors.get_tensor(_EMBEDDING)
+    if not torch.equal(head, embedding):
+        raise ValueError(
+            f"{_HEAD} must equal {_EMBEDDING} where tie_word_embeddings is true, "
+            "got different values"
+        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from bough.expect import expect
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionSpec:
@@ -44,24 +46,24 @@ class AttentionSpec:
 
     def __post_init__(self) -> None:
         for name in ("num_q_heads", "num_kv_heads", "nope_dim", "v_dim"):
-            _expect(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        _expect(
+            expect(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        expect(
             self.num_q_heads % self.num_kv_heads == 0,
             "num_q_heads",
             f"a multiple of num_kv_heads {self.num_kv_heads}",
             self.num_q_heads,
         )
-        _expect(self.rope_dim >= 0, "rope_dim", "at least 0", self.rope_dim)
-        _expect(self.tied or self.rope_dim == 0, "rope_dim", "0 for an untied spec", self.rope_dim)
-        _expect(
+        expect(self.rope_dim >= 0, "rope_dim", "at least 0", self.rope_dim)
+        expect(self.tied or self.rope_dim == 0, "rope_dim", "0 for an untied spec", self.rope_dim)
+        expect(
             not self.tied or self.nope_dim <= self.v_dim,
             "nope_dim",
             f"at most v_dim {self.v_dim} for a tied spec",
             self.nope_dim,
         )
-        _expect(self.scale > 0, "scale", "positive", self.scale)
-        _expect(self.window is None or self.window >= 1, "window", "None or >= 1", self.window)
-        _expect(self.softcap is None or self.softcap > 0, "softcap", "None or > 0", self.softcap)
+        expect(self.scale > 0, "scale", "positive", self.scale)
+        expect(self.window is None or self.window >= 1, "window", "None or >= 1", self.window)
+        expect(self.softcap is None or self.softcap > 0, "softcap", "None or > 0", self.softcap)
 
     @classmethod
     def mha(cls, num_heads: int, head_dim: int) -> AttentionSpec:
@@ -87,7 +89,7 @@ class AttentionSpec:
     @classmethod
     def gta(cls, num_q_heads: int, num_kv_heads: int, head_dim: int) -> AttentionSpec:
         """Grouped-tied attention (arXiv 2505.21487, section 3.3.1): half the key is the value."""
-        _expect(head_dim % 2 == 0, "head_dim", "even", head_dim)
+        expect(head_dim % 2 == 0, "head_dim", "even", head_dim)
         return cls(
             num_q_heads=num_q_heads,
             num_kv_heads=num_kv_heads,
@@ -189,12 +191,10 @@ class AttentionSpec:
         Raises:
             ValueError: heads cannot be divided over the ranks.
         """
-        _expect(tp >= 1, "tp", "at least 1", tp)
-        _expect(
-            self.num_q_heads % tp == 0, "tp", f"a divisor of num_q_heads {self.num_q_heads}", tp
-        )
+        expect(tp >= 1, "tp", "at least 1", tp)
+        expect(self.num_q_heads % tp == 0, "tp", f"a divisor of num_q_heads {self.num_q_heads}", tp)
         is_divisible = self.num_kv_heads % tp == 0 or tp % self.num_kv_heads == 0
-        _expect(
+        expect(
             is_divisible, "tp", f"a divisor or a multiple of num_kv_heads {self.num_kv_heads}", tp
         )
         return replace(
@@ -205,10 +205,5 @@ class AttentionSpec:
 
 
 def _inverse_sqrt(dim: int) -> float:
-    _expect(dim >= 1, "head_dim", "at least 1", dim)
+    expect(dim >= 1, "head_dim", "at least 1", dim)
     return float(dim) ** -0.5
-
-
-def _expect(is_met: bool, name: str, expectation: str, value: object) -> None:
-    if not is_met:
-        raise ValueError(f"{name} must be {expectation}, got {value}")

@@ -55,7 +55,7 @@ class ReferenceBackend:
 
 def _visible_slots(forest: Forest, query: int, position: int, window: int | None) -> np.ndarray:
     """Slots of the tokens that a query sees, nearest node first."""
-    slots = []
+    slots: list[np.ndarray] = []
     node = int(forest.query_node[query])
     first = 0 if window is None else max(0, position - window + 1)
     while node >= 0:

@@ -82,7 +82,7 @@ class CostModel:
     def tiles(self, num_queries: Counts, num_tokens: Counts) -> Seconds:
         """Cost of work before it is divided: full tiles of queries, then one with the rest."""
         full, rest = np.divmod(num_queries, self.max_tile_queries)
-        most = np.int64(self.max_tile_queries)
+        most = np.asarray(self.max_tile_queries)
         cost = full * (self.fixed + self.rate(most) * num_tokens)
         return cost + (rest > 0) * (self.fixed + self.rate(rest) * num_tokens)
 

@@ -109,8 +109,8 @@ def _divide_at(
     else:
         num_tiles = np.maximum(1, np.ceil(rate * num_tokens / spare)).astype(np.int64)
     tile_tokens = -(-num_tokens // num_tiles)
-    tile_tokens = np.maximum(1, -(-tile_tokens // quantum)) * quantum
-    num_tiles = np.maximum(1, -(-num_tokens // tile_tokens))
+    tile_tokens = (np.maximum(1, -(-tile_tokens // quantum)) * quantum).astype(np.int64)
+    num_tiles = np.maximum(1, -(-num_tokens // tile_tokens)).astype(np.int64)
 
     rest = num_tokens - (num_tiles - 1) * tile_tokens
     tile_cost = np.repeat(rate * tile_tokens, num_tiles)

@@ -92,7 +92,9 @@ def _fold_where_it_pays(forest: Forest, cost: CostModel) -> npt.NDArray[np.bool_
 
 def _sum_to_parents(parent: IntArray, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     has_parent = parent >= 0
-    return np.bincount(parent[has_parent], values[has_parent], minlength=len(parent))
+    total = np.zeros(len(parent))
+    np.add.at(total, parent[has_parent], values[has_parent])
+    return total
 
 
 def _tasks(forest: Forest, is_folded: npt.NDArray[np.bool_]) -> Tasks:

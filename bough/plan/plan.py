@@ -42,12 +42,15 @@ class Plan:
         self.cost = cost
         self.memo: dict[str, Any] = {}
         self._arrays: Arrays = {}
+        self._open_segments: npt.NDArray[np.intp] = np.zeros(0, dtype=np.intp)
         self._fresh_tables: PlanTables | None = None
         self._reserved: PlanTables | None = None
         if capacity is not None:
             self._reserved = reserve_tables(
                 capacity, cost.device.num_workers, cost.num_head_splits, cost.device.torch_device
             )
+        self.forest: Forest
+        self.schedule: Schedule
         self._replan(forest)
 
     @property

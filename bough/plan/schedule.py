@@ -95,7 +95,9 @@ def _lay_out(
     first_tile = np.cumsum(num_tiles) - num_tiles
     within = np.arange(len(tile_block)) - first_tile[tile_block]
     start = blocks.start[tile_block] + within * division.tile_tokens[tile_block]
-    stop = np.minimum(start + division.tile_tokens[tile_block], blocks.stop[tile_block])
+    stop: npt.NDArray[np.int64] = np.minimum(
+        start + division.tile_tokens[tile_block], blocks.stop[tile_block]
+    )
     indptr, node, begin, end = _segments(forest, tasks, blocks.task[tile_block], start, stop)
     rate = cost.rate(blocks.num_queries)[tile_block] / cost.num_head_splits
     partials = _partials(forest.num_queries, blocks, first_tile, num_tiles)

@@ -144,13 +144,11 @@ def _pieces(tiles: _Tiles, segment: int) -> list[tuple[torch.Tensor | slice, int
             part = slots[at : at + _READ_TOKENS]
             pieces.append((torch.from_numpy(part)[None], len(part)))
         return pieces
-    edges = [0, *breaks.tolist(), num_pages]
-    for begin, stop in pairwise(edges):
-        token = max(begin * size, first)
-        last = min(stop * size, first + length)
+    for begin, stop in pairwise([0, *breaks.tolist(), num_pages]):
+        low, high = max(begin * size, first), min(stop * size, first + length)
         shift = int(pages[begin]) * size - begin * size
-        for at in range(token, last, _READ_TOKENS):
-            end = min(at + _READ_TOKENS, last)
+        for at in range(low, high, _READ_TOKENS):
+            end = min(at + _READ_TOKENS, high)
             pieces.append((slice(at + shift, end + shift), end - at))
     return pieces
 

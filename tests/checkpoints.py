@@ -17,7 +17,7 @@ from transformers import (
 )
 
 VOCAB_SIZE = 300
-BOS, EOS = 256, 257
+BOS, EOS = 0, 1
 
 COMMON: dict[str, Any] = {
     "vocab_size": VOCAB_SIZE,
@@ -92,7 +92,7 @@ def _scaled(name: str, noise: torch.Tensor) -> torch.Tensor:
 def edit_config(path: Path, remove: Sequence[str] = (), **changes: Any) -> None:
     """Change keys of a checkpoint's config.json by hand, as transformers would not write them."""
     file = path / "config.json"
-    values = {key: value for key, value in json.loads(file.read_text()).items()}
+    values = json.loads(file.read_text())
     for key in remove:
         del values[key]
     file.write_text(json.dumps(values | changes))
@@ -127,7 +127,8 @@ def make_tokenizer(path: Path, *, chat_template: str | None = CHAT_TEMPLATE) -> 
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE - 2,
+        vocab_size=VOCAB_SIZE,
+        special_tokens=["<s>", "</s>"],  # BOS and EOS
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )

@@ -117,11 +117,7 @@ def _without_nulls(fields: Fields) -> dict[str, object]:
 
 
 def _family(fields: Fields) -> tuple[str, Family]:
-    if fields.has("auto_map"):
-        raise ValueError(
-            f"{fields.source} auto_map must be absent (code of a checkpoint is never run), "
-            f"got {fields.values['auto_map']!r}"
-        )
+    fields.refuse_code()
     if fields.has("quantization_config"):
         method = fields.nested("quantization_config").values.get("quant_method")
         raise ValueError(

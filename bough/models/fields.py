@@ -42,6 +42,18 @@ class Fields:
         """Whether the key is there and not null."""
         return self.values.get(key) is not None
 
+    def refuse_code(self) -> None:
+        """Refuse a file that names Python code of its own.
+
+        Raises:
+            ValueError: the file has an `auto_map`.
+        """
+        if self.has("auto_map"):
+            raise ValueError(
+                f"{self.source} auto_map must be absent (code of a checkpoint is never run), "
+                f"got {self.values['auto_map']!r}"
+            )
+
     def integer(self, key: str, default: int | None = None, *, minimum: int = 1) -> int:
         """A whole number from `minimum` up; required where there is no default."""
         value = self._get(key, default)
@@ -76,7 +88,8 @@ class Fields:
         value = self._get(key, [])
         ids = value if isinstance(value, list) else [value]
         is_valid = all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids)
-        return tuple(self._checked(key, ids, is_valid, "a token id or a list of token ids"))
+        self._checked(key, value, is_valid, "a token id or a list of token ids")
+        return tuple(ids)
 
     def nested(self, key: str) -> Fields:
         """An object of its own, empty where the key is absent."""

@@ -60,6 +60,9 @@ def load_weights(decoder: Decoder, folder: Path) -> None:
 
 def _files_of_tensors(folder: Path) -> dict[str, str]:
     """Which file of the folder holds each tensor."""
+    if (folder / _SINGLE).exists():
+        with _open(folder / _SINGLE) as tensors:
+            return dict.fromkeys(tensors.keys(), _SINGLE)
     if (folder / _INDEX).exists():
         index = Fields.read(folder / _INDEX).nested("weight_map")
         files = {name: index.text(name) for name in index.values}
@@ -67,9 +70,6 @@ def _files_of_tensors(folder: Path) -> dict[str, str]:
             if Path(file).name != file:
                 raise ValueError(f"{index.source} {name} must be a file name, got {file!r}")
         return files
-    if (folder / _SINGLE).exists():
-        with _open(folder / _SINGLE) as tensors:
-            return dict.fromkeys(tensors.keys(), _SINGLE)
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -103,7 +103,7 @@ class QuerySpan(NamedTuple):
     num_queries: int
 
 
-def walk(node: RadixNode, tokens: Sequence[int]) -> Match:
+def walk(node: RadixNode, tokens: list[int]) -> Match:
     """Follow `tokens`, which come after the last token of `node`, down closed nodes."""
     begin = length = node.end
     while length - begin < len(tokens):
@@ -117,7 +117,7 @@ def walk(node: RadixNode, tokens: Sequence[int]) -> Match:
     return Match(node, length)
 
 
-def _common_length(run: list[int], tokens: Sequence[int], begin: int) -> int:
+def _common_length(run: list[int], tokens: list[int], begin: int) -> int:
     """Count the tokens at the head of `run` that equal `tokens[begin:]`, by comparing slices."""
     low, high = 0, min(len(run), len(tokens) - begin)
     if run[:high] == tokens[begin : begin + high]:

@@ -64,8 +64,7 @@ class RadixTree:
 
         The result is safe to use until the tree is changed next, or as long as its node is locked.
         """
-        root = self._roots.get(salt)
-        return Match(RadixNode(parent=None, salt=salt), 0) if root is None else walk(root, tokens)
+        return walk(self._roots.get(salt) or RadixNode(parent=None, salt=salt), list(tokens))
 
     def insert(self, tokens: Sequence[int], salt: str = "") -> RadixNode:
         """Make `tokens` a path of the tree and lock it.

@@ -1,0 +1,28 @@
+"""The commands there are. What needs torch is imported when a command runs, so help is quick."""
+
+from __future__ import annotations
+
+import typer
+
+from bough.cli.errors import refusing_bad_input
+from bough.cli.train import train
+
+app = typer.Typer(
+    name="bough",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.command()(train)
+
+
+@app.callback()
+def _bough() -> None:
+    """Decode attention that reads every shared branch of the KV cache once."""
+
+
+def main() -> None:
+    """Run the command line on `sys.argv`; bad input is one line on stderr and exit code 2."""
+    with refusing_bad_input():
+        app()

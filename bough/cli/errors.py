@@ -1,0 +1,29 @@
+"""How the command line refuses bad input: one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def refusing_bad_input() -> Iterator[None]:
+    """Turn what the floors below raise for bad input into one line and exit code 2.
+
+    ValueError says what was expected and what was found, OSError which file could not be used,
+    NotImplementedError what works instead. Anything else is our own fault and keeps its
+    traceback.
+    """
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        _refuse(what)
+    except (ValueError, NotImplementedError) as error:
+        _refuse(str(error))
+
+
+def _refuse(what: str) -> None:
+    print(f"bough: {' '.join(what.split())}", file=sys.stderr)
+    raise SystemExit(2)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from bough.expect import expect
 from bough.layers.rope import LinearScaling, RopeScaling, YarnScaling
 from bough.models.families import FAMILIES, Family
 from bough.models.fields import Fields
@@ -118,27 +119,24 @@ def _without_nulls(fields: Fields) -> dict[str, object]:
 
 def _family(fields: Fields) -> tuple[str, Family]:
     fields.refuse_code()
-    if fields.has("quantization_config"):
-        method = fields.nested("quantization_config").values.get("quant_method")
-        raise ValueError(
-            f"{fields.source} quantization_config must be absent (weights are read as float32, "
-            f"bfloat16 or float16), got {method!r}"
-        )
+    expect(
+        not fields.has("quantization_config"),
+        "config.json quantization_config",
+        f"absent (weights are read as {', '.join(DTYPES)})",
+        fields.values.get("quantization_config"),
+    )
     name = fields.text("model_type")
-    if name not in FAMILIES:
-        raise ValueError(
-            f"{fields.source} model_type must be one of {', '.join(FAMILIES)}, got {name!r}"
-        )
+    expect(name in FAMILIES, "config.json model_type", f"one of {', '.join(FAMILIES)}", repr(name))
     family = FAMILIES[name]
     architectures = fields.texts("architectures")
-    if architectures not in ([], [family.architecture]):
-        raise ValueError(
-            f"{fields.source} architectures must be [{family.architecture!r}] for {name}, "
-            f"got {architectures}"
-        )
+    expect(
+        architectures in ([], [family.architecture]),
+        "config.json architectures",
+        f"[{family.architecture!r}] for {name}",
+        architectures,
+    )
     activation = fields.text("hidden_act", "silu")
-    if activation != "silu":
-        raise ValueError(f"{fields.source} hidden_act must be 'silu', got {activation!r}")
+    expect(activation == "silu", "config.json hidden_act", "'silu'", repr(activation))
     return name, family
 
 
@@ -150,14 +148,14 @@ def _spec(fields: Fields, family: Family) -> AttentionSpec:
     num_q_heads = fields.integer("num_attention_heads")
     num_kv_heads = fields.integer("num_key_value_heads", num_q_heads)
     hidden_size = fields.integer("hidden_size")
-    if not fields.has("head_dim") and hidden_size % num_q_heads != 0:
-        raise ValueError(
-            f"{fields.source} hidden_size must be a multiple of num_attention_heads "
-            f"{num_q_heads} where there is no head_dim, got {hidden_size}"
-        )
+    expect(
+        fields.has("head_dim") or hidden_size % num_q_heads == 0,
+        "config.json hidden_size",
+        f"a multiple of num_attention_heads {num_q_heads} where there is no head_dim",
+        hidden_size,
+    )
     head_dim = fields.integer("head_dim", max(1, hidden_size // num_q_heads))
-    if head_dim % 2 != 0:
-        raise ValueError(f"{fields.source} head_dim must be even, got {head_dim}")
+    expect(head_dim % 2 == 0, "config.json head_dim", "even", head_dim)
     spec = AttentionSpec.gqa(num_q_heads, num_kv_heads, head_dim)
     return replace(spec, window=_window(fields, family))
 
@@ -172,19 +170,17 @@ def _window(fields: Fields, family: Family) -> int | None:
     first = fields.integer("max_window_layers", 0, minimum=0) if family.window_switch else 0
     kinds = fields.texts("layer_types")
     kinds = kinds or ["full_attention"] * min(first, num_layers) + [implied] * (num_layers - first)
-    if len(set(kinds)) > 1:
-        found = ", ".join(f"{count} {kind}" for kind, count in Counter(kinds).items())
-        raise ValueError(
-            f"{fields.source} layer_types must be the same in every layer, got {found}"
-        )
+    found = ", ".join(f"{count} {kind}" for kind, count in Counter(kinds).items())
+    expect(len(set(kinds)) == 1, "config.json layer_types", "the same in every layer", found)
     if kinds[0] == "full_attention" and family.window_switch is not None:
         return None
-    if kinds[0] != implied:
-        window = fields.values.get("sliding_window")
-        raise ValueError(
-            f"{fields.source} layer_types must be {implied} where sliding_window is {window}, "
-            f"got {kinds[0]}"
-        )
+    window = fields.values.get("sliding_window")
+    expect(
+        kinds[0] == implied,
+        "config.json layer_types",
+        f"{implied} where sliding_window is {window}",
+        kinds[0],
+    )
     return fields.integer("sliding_window") if has_window else None
 
 
@@ -199,6 +195,5 @@ def _context_len(declared_len: int, scaling: RopeScaling | None) -> int:
 
 def _dtype(fields: Fields) -> torch.dtype:
     name = fields.text("dtype", fields.text("torch_dtype", "float32")).removeprefix("torch.")
-    if name not in DTYPES:
-        raise ValueError(f"{fields.source} dtype must be one of {', '.join(DTYPES)}, got {name!r}")
+    expect(name in DTYPES, "config.json dtype", f"one of {', '.join(DTYPES)}", repr(name))
     return DTYPES[name]

@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from bough.expect import expect
+
 
 class Fields:
     """One JSON object. A key that is null counts as absent.
@@ -34,8 +36,7 @@ class Fields:
             values = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} must be JSON, got {error}") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"{path} must be a JSON object, got {type(values).__name__}")
+        expect(isinstance(values, dict), str(path), "a JSON object", type(values).__name__)
         return cls(values, path.name)
 
     def has(self, key: str) -> bool:
@@ -48,11 +49,8 @@ class Fields:
         Raises:
             ValueError: the file has an `auto_map`.
         """
-        if self.has("auto_map"):
-            raise ValueError(
-                f"{self.source} auto_map must be absent (code of a checkpoint is never run), "
-                f"got {self.values['auto_map']!r}"
-            )
+        name, found = f"{self.source} auto_map", self.values.get("auto_map")
+        expect(found is None, name, "absent (code of a checkpoint is never run)", found)
 
     def integer(self, key: str, default: int | None = None, *, minimum: int = 1) -> int:
         """A whole number from `minimum` up; required where there is no default."""
@@ -102,6 +100,5 @@ class Fields:
         return default if value is None else value
 
     def _checked(self, key: str, value: Any, is_valid: bool, expectation: str) -> Any:
-        if not is_valid:
-            raise ValueError(f"{self.source} {key} must be {expectation}, got {value!r}")
+        expect(is_valid, f"{self.source} {key}", expectation, repr(value))
         return value

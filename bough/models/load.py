@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from bough.expect import expect
 from bough.models.config import DTYPES, load_config
 from bough.models.decoder import Decoder
 from bough.models.weights import load_weights
@@ -31,8 +32,7 @@ def load_model(
     """
     config = load_config(path)
     dtype = config.dtype if dtype is None else dtype
-    if dtype not in DTYPES.values():
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
+    expect(dtype in DTYPES.values(), "dtype", f"one of {', '.join(DTYPES)}", dtype)
     with torch.device("meta"):
         decoder = Decoder(config)
     empty = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from bough.expect import expect
 from bough.layers.rope import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling
 from bough.models.fields import Fields
 
@@ -47,13 +48,10 @@ def read_rope(fields: Fields, declared_len: int) -> tuple[float, RopeScaling | N
     rope = fields.nested(key)
     theta = rope.number("rope_theta", fields.number("rope_theta", 10000.0))
     portion = rope.number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0))
-    if portion != 1.0:
-        raise ValueError(f"{fields.source} partial_rotary_factor must be 1, got {portion}")
+    expect(portion == 1.0, f"{fields.source} partial_rotary_factor", "1", portion)
     rope_type = rope.text("rope_type", rope.text("type", "default"))
-    if rope_type not in _ROPE_KEYS:
-        raise ValueError(
-            f"{rope.source} rope_type must be one of {', '.join(_ROPE_KEYS)}, got {rope_type!r}"
-        )
+    expected = f"one of {', '.join(_ROPE_KEYS)}"
+    expect(rope_type in _ROPE_KEYS, f"{rope.source} rope_type", expected, repr(rope_type))
     known = _ROPE_KEYS[rope_type] | _COMMON_ROPE_KEYS
     unknown = {key for key in rope.values if rope.has(key)} - known
     if unknown:

@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from bough.expect import expect
 from bough.layers.linear import FusedLinear
+from bough.models.config import DTYPES
 from bough.models.decoder import Decoder
 from bough.models.fields import Fields
 
@@ -67,8 +69,7 @@ def _files_of_tensors(folder: Path) -> dict[str, str]:
         index = Fields.read(folder / _INDEX).nested("weight_map")
         files = {name: index.text(name) for name in index.values}
         for name, file in files.items():
-            if Path(file).name != file:
-                raise ValueError(f"{index.source} {name} must be a file name, got {file!r}")
+            expect(Path(file).name == file, f"{index.source} {name}", "a file name", repr(file))
         return files
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
@@ -120,10 +121,9 @@ def _open(path: Path) -> safe_open:
 
 
 def _check_tensor(name: str, tensor: torch.Tensor, target: torch.Tensor) -> None:
-    if tensor.shape != target.shape:
-        raise ValueError(f"{name} must be of shape {list(target.shape)}, got {list(tensor.shape)}")
-    if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"{name} must be float32, bfloat16 or float16, got {tensor.dtype}")
+    found, wanted = list(tensor.shape), list(target.shape)
+    expect(found == wanted, name, f"of shape {wanted}", found)
+    expect(tensor.dtype in DTYPES.values(), name, f"one of {', '.join(DTYPES)}", tensor.dtype)
 
 
 def _check_tied_head(head: torch.Tensor, folder: Path, files: dict[str, str]) -> None:

@@ -97,7 +97,7 @@ WRONG: dict[str, tuple[Callable[[Tensors], object], str]] = {
     ),
     "whole numbers": (
         lambda tensors: tensors.update({"model.norm.weight": torch.ones(64, dtype=torch.int8)}),
-        r"model.norm.weight must be float32, bfloat16 or float16, got torch.int8$",
+        r"model.norm.weight must be one of float32, bfloat16, float16, got torch.int8$",
     ),
 }
 

@@ -1,0 +1,106 @@
+"""How an engine is set up, and how much memory it takes for KV."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+
+import torch
+
+from bough.device import Device
+from bough.models.config import DTYPES, ModelConfig
+
+# Shares of the free memory that KV may take; the rest is for a step's activations.
+CPU_SHARE = 0.5
+GPU_SHARE = 0.85
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Settings of an engine; None leaves the choice to it.
+
+    Args:
+        device: where it runs: `cpu`, another name that `Device.named` knows, or a `Device`;
+            `Device.current()` when None.
+        dtype: of weights and KV, by torch's name or as torch's own; the checkpoint's when None.
+        page_size: slots per page of KV.
+        num_pages: pages of KV, instead of `kv_bytes`.
+        kv_bytes: memory for KV in bytes; what is free, at most what `max_num_seqs` full
+            contexts take, when None.
+        max_num_seqs: most samples that run at once.
+        max_num_batched_tokens: most tokens that one step computes; prompts are cut to fit.
+        max_model_len: most tokens of prompt and output together; the model's context when None.
+        seed: start of the random streams of requests without a seed; a fresh one when None.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    device: Device | str | None = None
+    dtype: torch.dtype | str | None = None
+    page_size: int = 16
+    num_pages: int | None = None
+    kv_bytes: int | None = None
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2048
+    max_model_len: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        optional = {"num_pages", "kv_bytes", "max_model_len", "seed"}
+        for field in fields(self):
+            if field.name in ("device", "dtype"):
+                continue
+            value, least = getattr(self, field.name), 0 if field.name == "seed" else 1
+            is_met = type(value) is int and value >= least
+            is_met |= value is None and field.name in optional
+            _expect(is_met, field.name, f"a whole number of at least {least}", value)
+        is_either = self.num_pages is None or self.kv_bytes is None
+        _expect(is_either, "kv_bytes", "None where num_pages is given", self.kv_bytes)
+        is_dtype = self.dtype is None or self.dtype in (*DTYPES, *DTYPES.values())
+        _expect(is_dtype, "dtype", f"one of {', '.join(DTYPES)}", self.dtype)
+
+    @property
+    def chosen_device(self) -> Device:
+        """The machine to run on."""
+        if self.device is None:
+            return Device.current()
+        return Device.named(self.device) if isinstance(self.device, str) else self.device
+
+    @property
+    def chosen_dtype(self) -> torch.dtype | None:
+        """The dtype as torch's own; None for the checkpoint's."""
+        return DTYPES[self.dtype] if isinstance(self.dtype, str) else self.dtype
+
+    def model_len(self, model: ModelConfig) -> int:
+        """Most tokens of prompt and output together."""
+        most = model.context_len
+        length = most if self.max_model_len is None else self.max_model_len
+        _expect(length <= most, "max_model_len", f"at most the model's context {most}", length)
+        return length
+
+    def pool_pages(self, model: ModelConfig, dtype: torch.dtype) -> int:
+        """Pages of KV that the engine takes."""
+        if self.num_pages is not None:
+            return self.num_pages
+        page_bytes = model.num_layers * model.spec.kv_bytes(self.page_size, dtype.itemsize)
+        if self.kv_bytes is not None:
+            num_pages = self.kv_bytes // page_bytes
+            _expect(num_pages >= 1, "kv_bytes", f"at least a page, {page_bytes}", self.kv_bytes)
+            return num_pages
+        num_wanted = self.max_num_seqs * -(-self.model_len(model) // self.page_size)
+        num_bytes = free_kv_bytes(torch.device(self.chosen_device.torch_device))
+        return max(1, min(num_wanted, num_bytes // page_bytes))
+
+
+def free_kv_bytes(device: torch.device) -> int:
+    """Bytes of a device's free memory that may hold KV, once the weights are loaded."""
+    if device.type == "cuda":
+        return int(GPU_SHARE * torch.cuda.mem_get_info(device)[0])
+    num_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(CPU_SHARE * num_bytes)
+
+
+def _expect(is_met: bool, name: str, expectation: str, value: object) -> None:
+    if not is_met:
+        raise ValueError(f"{name} must be {expectation}, got {value!r}")

@@ -1,0 +1,240 @@
+"""The engine: requests in, tokens and text out, one step at a time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+from torch import Tensor
+
+from bough.cache.pool import KVPool
+from bough.cache.radix import RadixTree
+from bough.engine.batch import Batch
+from bough.engine.config import EngineConfig
+from bough.engine.detokenizer import Detokenizer
+from bough.engine.outputs import RequestOutput
+from bough.engine.params import SamplingParams
+from bough.engine.prompts import Prompt, TokenPrompt, read_prompt
+from bough.engine.request import Request, Sample
+from bough.engine.runner import Runner
+from bough.engine.sampler import sample_tokens, top_logprobs
+from bough.engine.scheduler import Scheduler
+from bough.engine.stats import EngineStats
+from bough.models.decoder import Decoder
+from bough.models.tokenizer import Tokenizer
+
+
+class Engine:
+    """Serves requests by one model; not safe for several threads.
+
+    Args:
+        decoder: the model, on the device of `config`.
+        tokenizer: None for token ids only.
+        config: the settings.
+    """
+
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer | None, config: EngineConfig) -> None:
+        self.config = config
+        self.tokenizer = tokenizer
+        self.model_config = decoder.config
+        self.max_model_len = config.model_len(decoder.config)
+        device, dtype = config.chosen_device, decoder.embed_tokens.weight.dtype
+        self._pool = KVPool(
+            decoder.spec,
+            num_layers=decoder.config.num_layers,
+            num_pages=config.pool_pages(decoder.config, dtype),
+            page_size=config.page_size,
+            dtype=dtype,
+            device=device.torch_device,
+        )
+        self._tree = RadixTree(self._pool)
+        self._scheduler = Scheduler(
+            self._tree,
+            self._pool,
+            max_num_seqs=config.max_num_seqs,
+            max_num_batched_tokens=config.max_num_batched_tokens,
+        )
+        self._runner = Runner(decoder, self._tree, self._pool, device)
+        self._requests: dict[int, Request] = {}
+        self._request_ids = count()
+        self._seeds = np.random.default_rng(config.seed)
+        self._stats = EngineStats()
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether `step` has anything to do."""
+        return self._scheduler.has_unfinished
+
+    @property
+    def num_pages(self) -> int:
+        """Pages of KV."""
+        return self._pool.num_pages
+
+    @property
+    def num_free_pages(self) -> int:
+        """Pages that hold nothing; cached prefixes are not counted, though they may be evicted."""
+        return self._pool.num_free
+
+    @property
+    def stats(self) -> EngineStats:
+        """What was done so far."""
+        return replace(
+            self._stats,
+            num_cached_tokens=self._scheduler.num_cached_tokens,
+            num_preemptions=self._scheduler.num_preemptions,
+        )
+
+    def clear_cache(self) -> int:
+        """Evict every prefix that no running sample needs; return the number of pages freed."""
+        return self._tree.evict(self._pool.num_pages)
+
+    def check_request(self, prompt: Prompt, params: SamplingParams) -> TokenPrompt:
+        """Read a prompt and see that it can be served.
+
+        Raises:
+            ValueError: it cannot, whatever else is under way; the message says why, in one line.
+        """
+        vocab_size = self.model_config.vocab_size
+        read = read_prompt(prompt, self.tokenizer, vocab_size)
+        _expect(
+            len(read.token_ids) < self.max_model_len,
+            "prompt",
+            f"at most {self.max_model_len - 1} tokens, the context less one",
+            len(read.token_ids),
+        )
+        has_text = self.tokenizer is not None or not params.stop_strings
+        _expect(has_text, "stop", "None for a model without tokenizer", params.stop)
+        is_in_range = params.logprobs is None or params.logprobs <= vocab_size
+        _expect(is_in_range, "logprobs", f"at most {vocab_size}", params.logprobs)
+        # The newest token is never stored.
+        most, max_len = self._pool.num_pages * self._pool.page_size + 1, self._max_len(read, params)
+        expectation = f"at most {most} tokens together for {self._pool.num_pages} pages of KV"
+        _expect(max_len <= most, "prompt and max_tokens", expectation, max_len)
+        return read
+
+    def add_request(self, prompt: Prompt, params: SamplingParams | None = None) -> int:
+        """Let a request wait for the next step.
+
+        Args:
+            prompt: text, token ids, or a mapping with `prompt` or `prompt_token_ids`, and
+                `cache_salt` where it is to share with requests of the same salt only.
+            params: how to sample; the defaults when None.
+
+        Returns:
+            The request's id.
+
+        Raises:
+            ValueError: the request cannot be served.
+        """
+        params = SamplingParams() if params is None else params
+        return self._enqueue(self.check_request(prompt, params), params)
+
+    def step(self) -> list[RequestOutput]:
+        """Compute one batch.
+
+        Returns:
+            The requests that have new tokens, each with all it has so far; [] when idle.
+        """
+        return [request.output() for request in self.advance()]
+
+    def abort(self, request_id: int) -> RequestOutput | None:
+        """End a request now and give its pages back; None where it is not under way."""
+        request = self._requests.pop(request_id, None)
+        if request is None:
+            return None
+        for sample in request.samples:
+            if not sample.is_finished:
+                sample.finish("abort")
+        self._scheduler.retire()
+        return request.output()
+
+    def advance(self) -> list[Request]:
+        """Schedule, run, sample: the step itself, for callers that need no copy of the outputs."""
+        if not self.has_unfinished:
+            return []
+        started = time.perf_counter()
+        batch = self._scheduler.schedule()
+        logits = self._runner.run(batch)
+        self._scheduler.complete(batch)
+        self._sample(batch, logits)
+        self._scheduler.retire()
+        touched = list(dict.fromkeys(sample.request for sample in batch.samples))
+        for request in touched:
+            if request.is_finished:
+                del self._requests[request.request_id]
+        self._record(batch, time.perf_counter() - started)
+        return touched
+
+    def _enqueue(self, read: TokenPrompt, params: SamplingParams) -> int:
+        """Let a checked request wait; return its id."""
+        eos_token_ids = () if params.ignore_eos else self.model_config.eos_token_ids
+        request = Request(
+            request_id=next(self._request_ids),
+            prompt=read.text,
+            prompt_token_ids=read.token_ids,
+            params=params,
+            stop_token_ids=frozenset((*eos_token_ids, *(params.stop_token_ids or ()))),
+            max_len=self._max_len(read, params),
+            salt=read.salt,
+        )
+        seed = int(self._seeds.integers(2**63)) if params.seed is None else params.seed
+        request.samples = [self._new_sample(request, index, seed) for index in range(params.n)]
+        self._requests[request.request_id] = request
+        self._scheduler.add(request.samples)
+        return request.request_id
+
+    def _new_sample(self, request: Request, index: int, seed: int) -> Sample:
+        params, detokenizer = request.params, None
+        if self.tokenizer is not None:
+            detokenizer = Detokenizer(
+                self.tokenizer,
+                request.prompt_token_ids,
+                params.stop_strings,
+                params.skip_special_tokens,
+            )
+        stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
+        return Sample(request=request, index=index, stream=stream, detokenizer=detokenizer)
+
+    def _max_len(self, read: TokenPrompt, params: SamplingParams) -> int:
+        """Most tokens of prompt and sample together."""
+        if params.max_tokens is None:
+            return self.max_model_len
+        return min(len(read.token_ids) + params.max_tokens, self.max_model_len)
+
+    def _sample(self, batch: Batch, logits: Tensor) -> None:
+        """Give each of the batch's samples its next token."""
+        if not batch.samples:
+            return
+        logits = logits[batch.sample_endings]  # [num_samples, vocab_size]
+        token_ids = sample_tokens(logits, [sample.next_draw() for sample in batch.samples])
+        for sample, token_id in zip(batch.samples, token_ids, strict=True):
+            sample.push(token_id)
+        num_top = [sample.request.params.logprobs for sample in batch.samples]
+        rows = [row for row, num in enumerate(num_top) if num is not None]
+        if rows:
+            chosen = [token_ids[row] for row in rows]
+            reports = top_logprobs(logits[rows], chosen, [num_top[row] or 0 for row in rows])
+            for row, report in zip(rows, reports, strict=True):
+                batch.samples[row].logprobs.append(report)
+
+    def _record(self, batch: Batch, seconds: float) -> None:
+        stats, forest, spec = self._stats, self._runner.forest, self._pool.spec
+        token_bytes = self._pool.num_layers * spec.kv_bytes(1, self._pool.dtype.itemsize)
+        self._stats = replace(
+            stats,
+            num_steps=stats.num_steps + 1,
+            num_generated_tokens=stats.num_generated_tokens + len(batch.samples),
+            num_computed_tokens=stats.num_computed_tokens + batch.num_tokens,
+            seconds=stats.seconds + seconds,
+            peak_num_nodes=max(stats.peak_num_nodes, int((forest.node_len > 0).sum())),
+            peak_unique_tokens=max(stats.peak_unique_tokens, forest.num_unique_tokens),
+            kv_bytes_read=stats.kv_bytes_read + token_bytes * self._runner.num_tokens_read,
+            kv_bytes_apart=stats.kv_bytes_apart + token_bytes * batch.num_tokens_apart(spec.window),
+        )
+
+
+def _expect(is_met: bool, name: str, expectation: str, value: object) -> None:
+    if not is_met:
+        raise ValueError(f"{name} must be {expectation}, got {value!r}")

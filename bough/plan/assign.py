@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import heapq
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-# The last rounds are dealt by load; before them, dealing to and fro is as even and much cheaper.
-_ROUNDS_BY_LOAD = 8
+Seconds = npt.NDArray[np.float64]
+# Items a worker that are dealt one by one at the end, which evens out what came before.
+_DEALT_LAST = 4
 
 
 class Assignment(NamedTuple):
-    """Which worker runs which item, in which order.
+    """Which worker runs which item.
 
     Attributes:
         worker: [num_items] worker of each item, by falling cost.
@@ -25,10 +27,12 @@ class Assignment(NamedTuple):
     makespan: float
 
 
-def assign(item_cost: npt.NDArray[np.float64], num_workers: int) -> Assignment:
-    """Deal items to workers in rounds by falling cost, the largest to the least loaded.
+def assign(item_cost: Seconds, num_workers: int) -> Assignment:
+    """Deal items by falling cost, each to the least loaded worker (Graham 1969).
 
-    A round is one item a worker: longest processing time first (Graham 1969), a round at a time.
+    One by one that takes a microsecond an item, so of many items only the largest, one a worker,
+    and the last few are dealt so. Those between are poured: cut into consecutive runs that fill
+    all workers to one level, which is off by an item at most.
 
     Args:
         item_cost: [num_items] worker-seconds.
@@ -36,15 +40,36 @@ def assign(item_cost: npt.NDArray[np.float64], num_workers: int) -> Assignment:
     """
     num_items = len(item_cost)
     item = np.argsort(-item_cost, kind="stable")
-    num_rounds = -(-num_items // num_workers)
-    cost = np.zeros((num_rounds, num_workers))
-    cost.reshape(-1)[:num_items] = item_cost[item]
-    worker = np.tile(np.arange(num_workers), (num_rounds, 1))
-    num_dealt = max(0, num_rounds - _ROUNDS_BY_LOAD)
-    worker[1:num_dealt:2] = worker[1:num_dealt:2, ::-1]
+    cost = item_cost[item]
+    worker = np.zeros(num_items, dtype=np.intp)
     load = np.zeros(num_workers)
-    np.add.at(load, worker[:num_dealt].reshape(-1), cost[:num_dealt].reshape(-1))
-    for row in range(num_dealt, num_rounds):
-        worker[row] = np.argsort(load, kind="stable")
-        load[worker[row]] += cost[row]
-    return Assignment(worker.reshape(-1)[:num_items], item, float(load.max(initial=0.0)))
+
+    num_first = min(num_items, num_workers)
+    worker[:num_first] = np.arange(num_first)
+    load[:num_first] = cost[:num_first]
+    dealt = max(num_first, num_items - _DEALT_LAST * num_workers)
+    if dealt > num_first:
+        poured = _pour(cost[num_first:dealt], load)
+        worker[num_first:dealt] = poured
+        load += np.bincount(poured, cost[num_first:dealt], minlength=num_workers)
+
+    heap = [(seconds, at) for at, seconds in enumerate(load.tolist())]
+    heapq.heapify(heap)
+    for row, seconds in enumerate(cost[dealt:].tolist(), start=dealt):
+        least, at = heap[0]
+        worker[row] = at
+        heapq.heapreplace(heap, (least + seconds, at))
+    makespan = max(seconds for seconds, _ in heap)
+    return Assignment(worker, item, makespan)
+
+
+def _pour(cost: Seconds, load: Seconds) -> npt.NDArray[np.intp]:
+    """Choose workers so that all that are not above it already reach one level."""
+    total = cost.sum()
+    by_load = np.sort(load)
+    levels = (total + np.cumsum(by_load)) / np.arange(1, len(load) + 1)
+    is_reached = levels >= by_load
+    level = levels[np.flatnonzero(is_reached)[-1]]
+    filled = np.cumsum(np.maximum(level - load, 0.0))
+    middle = np.cumsum(cost) - cost / 2
+    return np.minimum(np.searchsorted(filled, middle), len(load) - 1)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bough.forest import Forest, IntArray
 from bough.plan.cost import CostModel
-from bough.plan.fold import Tasks, visible_len
+from bough.plan.fold import Tasks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ def cut_to_blocks(forest: Forest, tasks: Tasks, cost: CostModel) -> Blocks:
     one run of positions, each seen by one of its queries.
     """
     window = cost.spec.window
-    task_stop = (forest.node_start + visible_len(forest))[tasks.node]
+    task_stop = (forest.node_start + forest.node_visible_len)[tasks.node]
     task, query = tasks.query_task, tasks.query
     if window is not None:
         is_near = forest.query_position[query] - window + 1 < task_stop[task]

@@ -11,10 +11,21 @@ from bough.plan.assign import Assignment, assign
 from bough.plan.block import Blocks
 from bough.plan.cost import CostModel
 
-# A division this close to the lower bound is taken at once.
-_GOOD_ENOUGH = 1.04
-# Largest tile allowed, as a multiple of the lower bound on the makespan.
-_LIMITS = (1.0, 1.1, 0.52, 0.35, 1.3, 0.26)
+# Largest tile allowed, as a multiple of the lower bound on the makespan, and how close to that
+# bound a makespan must come to be taken without trying the next.
+_LIMITS = (
+    (1.0, 1.05),
+    (1.1, 1.06),
+    (0.52, 1.07),
+    (0.35, 1.08),
+    (1.25, 1.1),
+    (0.26, 1.1),
+    (0.8, 1.12),
+    (0.92, 1.12),
+    (0.65, 1.15),
+    (0.43, 1.15),
+    (1.4, 1.15),
+)
 
 
 class Division(NamedTuple):
@@ -46,12 +57,12 @@ def divide(blocks: Blocks, num_queries: int, cost: CostModel) -> Division:
     rate = cost.rate(blocks.num_queries) / cost.num_head_splits
     bound = lower_bound(blocks.num_tokens, rate, cost)
     best: Division | None = None
-    for limit in _LIMITS:
+    for limit, good_enough in _LIMITS:
         division = _divide_at(bound * limit, blocks, num_queries, rate, cost)
         division = division._replace(lower_bound=bound)
         if best is None or division.seconds < best.seconds:
             best = division
-        if best.seconds <= bound * _GOOD_ENOUGH or cost.device.num_workers == 1:
+        if cost.device.num_workers == 1 or best.assignment.makespan <= bound * good_enough:
             break
     assert best is not None
     return best

@@ -49,28 +49,17 @@ def fold(forest: Forest, cost: CostModel) -> Tasks:
     return tasks
 
 
-def visible_len(forest: Forest) -> npt.NDArray[np.int64]:
-    """[num_nodes] tokens of each node that the newest of its queries sees."""
-    _, begin, end = forest.subtree
-    own_last = np.full(forest.num_nodes, -1, dtype=np.int64)
-    seeing = forest.query_node >= 0
-    np.maximum.at(own_last, forest.query_node[seeing], forest.query_position[seeing])
-    # A node with a child that has queries is seen whole.
-    is_passed = end - begin > forest.node_num_queries
-    seen = np.where(is_passed, forest.node_len, own_last + 1 - forest.node_start)
-    return np.maximum(seen, 0)
-
-
 def _fold_where_it_pays(forest: Forest, cost: CostModel) -> npt.NDArray[np.bool_]:
     _, begin, end = forest.subtree
     below = (end - begin).astype(np.int64)
     own = forest.node_num_queries.astype(np.int64)
-    length = visible_len(forest)
+    length = forest.node_visible_len
     parent = forest.node_parent
     above = np.zeros(forest.num_nodes, dtype=np.int64)
     is_folded = np.zeros(forest.num_nodes, dtype=np.bool_)
     alone = cost.tiles(below, length)
-    children_alone = _sum_to_parents(parent, alone)
+    has_parent = parent >= 0
+    children_alone = _sum_to_parents(parent[has_parent], alone[has_parent], forest.num_nodes)
 
     for depth, level in enumerate(forest.levels[:-1]):
         level = level[below[level] > own[level]]
@@ -79,8 +68,7 @@ def _fold_where_it_pays(forest: Forest, cost: CostModel) -> npt.NDArray[np.bool_
         reach = above[level] + length[level]
         above[level] = reach
         with_above = cost.tiles(below[children], above[parent[children]] + length[children])
-        together = np.zeros(forest.num_nodes)
-        np.add.at(together, parent[children], with_above)
+        together = _sum_to_parents(parent[children], with_above, forest.num_nodes)
         kept = cost.tiles(below[level], reach) + cost.partials((below - own)[level])
         kept += children_alone[level]
         apart = together[level] + (own[level] > 0) * cost.tiles(own[level], reach)
@@ -90,11 +78,10 @@ def _fold_where_it_pays(forest: Forest, cost: CostModel) -> npt.NDArray[np.bool_
     return is_folded
 
 
-def _sum_to_parents(parent: IntArray, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    has_parent = parent >= 0
-    total = np.zeros(len(parent))
-    np.add.at(total, parent[has_parent], values[has_parent])
-    return total
+def _sum_to_parents(
+    parent: IntArray, values: npt.NDArray[np.float64], num_nodes: int
+) -> npt.NDArray[np.float64]:
+    return np.bincount(parent, values, minlength=num_nodes).astype(np.float64, copy=False)
 
 
 def _tasks(forest: Forest, is_folded: npt.NDArray[np.bool_]) -> Tasks:
@@ -119,7 +106,7 @@ def _tasks(forest: Forest, is_folded: npt.NDArray[np.bool_]) -> Tasks:
 def _total(forest: Forest, cost: CostModel, tasks: Tasks) -> float:
     """Worker-seconds of all tasks, undivided, with the partials they leave."""
     num_queries = np.bincount(tasks.query_task, minlength=len(tasks.node))
-    stop = forest.node_start + visible_len(forest)
+    stop = forest.node_start + forest.node_visible_len
     tiles = cost.tiles(num_queries, stop[tasks.node] - tasks.start)
     num_tasks = np.bincount(tasks.query, minlength=forest.num_queries)
     num_partials = num_tasks[num_tasks > 1].sum()

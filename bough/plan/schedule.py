@@ -11,7 +11,7 @@ from bough.forest import Forest, IntArray
 from bough.plan.block import Blocks, cut_to_blocks
 from bough.plan.cost import CostModel
 from bough.plan.divide import Division, divide
-from bough.plan.fold import Tasks, fold, visible_len
+from bough.plan.fold import Tasks, fold
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,7 +94,9 @@ def _lay_out(
     tile_block = np.repeat(np.arange(len(num_tiles)), num_tiles)
     first_tile = np.cumsum(num_tiles) - num_tiles
     within = np.arange(len(tile_block)) - first_tile[tile_block]
-    start = blocks.start[tile_block] + within * division.tile_tokens[tile_block]
+    start: npt.NDArray[np.int64] = (
+        blocks.start[tile_block] + within * division.tile_tokens[tile_block]
+    )
     stop: npt.NDArray[np.int64] = np.minimum(
         start + division.tile_tokens[tile_block], blocks.stop[tile_block]
     )
@@ -226,8 +228,8 @@ def open_segments(
     _, begin, end = forest.subtree
     is_open = (requests == 1) & (end - begin == forest.node_num_queries)
     is_open &= forest.node_num_queries <= max_tile_queries
-    is_tail = schedule.segment_stop == visible_len(forest)[schedule.segment_node]
-    is_whole = forest.node_len == visible_len(forest)
+    is_tail = schedule.segment_stop == forest.node_visible_len[schedule.segment_node]
+    is_whole = forest.node_len == forest.node_visible_len
     return np.flatnonzero(is_tail & (is_open & is_whole)[schedule.segment_node])
 
 

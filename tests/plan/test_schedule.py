@@ -1,0 +1,122 @@
+"""Choices of the planner: folding, division, balance, and what it prints."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from bough.device import Device
+from bough.forest import Forest
+from bough.plan import make_plan
+from bough.plan.assign import assign
+from bough.plan.cost import CostModel
+from bough.plan.fold import fold
+from bough.plan.schedule import make_schedule
+from bough.spec import AttentionSpec
+from bough.workloads import SUITES, forest_from_text
+from tests.forests import forests
+
+GQA = AttentionSpec.gqa(32, 8, 128)
+H100 = Device.named("h100")
+
+
+def cost_on(device: Device, spec: AttentionSpec = GQA) -> CostModel:
+    return CostModel(spec=spec, device=device, itemsize=2)
+
+
+HEADS = {
+    "codec": ["gqa:32:8:128"],
+    "pat": ["mha:32:128", "gqa:16:8:128", "gqa:32:8:128", "gqa:64:8:128"],
+    "fasttree": ["mqa:16:128", "gqa:32:8:128", "mha:32:128"],
+    "no-loss": ["gqa:32:8:128"],
+}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_makespan_is_within_1_3_of_the_lower_bound_on_named_workloads(suite: str) -> None:
+    for text in SUITES[suite]:
+        forest = forest_from_text(text)
+        for spec in HEADS[suite]:
+            schedule = make_schedule(forest, cost_on(H100, AttentionSpec.parse(spec)))
+            assert schedule.lower_bound <= schedule.makespan, (text, spec)
+            assert schedule.makespan <= 1.3 * schedule.lower_bound, (text, spec)
+
+
+def test_the_lower_bound_counts_the_fixed_cost_of_the_tiles_it_needs() -> None:
+    schedule = make_schedule(forest_from_text("1|66000"), cost_on(H100))
+    work = 66000 * GQA.kv_bytes(1, 2) / H100.bandwidth
+    assert schedule.lower_bound >= (work + H100.tile_seconds) * 0.995
+    assert schedule.lower_bound <= work + 3 * H100.tile_seconds
+
+
+def test_a_long_shared_node_is_read_once_and_a_tiny_one_is_folded() -> None:
+    long = fold(forest_from_text("1,16|8192,512"), cost_on(H100))
+    assert np.count_nonzero(long.node == 0) == 1
+    tiny = fold(forest_from_text("1,16|1,512"), cost_on(H100))
+    assert not np.any(tiny.node == 0)
+    assert (tiny.start == 0).all()
+
+
+def test_a_chain_of_single_children_is_one_task() -> None:
+    tasks = fold(forest_from_text("1x6|300"), cost_on(H100))
+    assert tasks.node.tolist() == [5]
+    assert tasks.start.tolist() == [0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(forests())
+def test_sharing_is_never_predicted_to_cost_more_than_reading_all_apart(forest: Forest) -> None:
+    cost = cost_on(replace(Device.cpu(), torch_device="cpu"))
+    schedule = make_schedule(forest, cost)
+    apart = sum(
+        float(cost.tiles(np.array(1), np.array(int(position) + 1)))
+        for position in forest.query_position
+        if position >= 0
+    )
+    # One query at a time is the worst way to share nothing; requests of several queries share.
+    assert schedule.seconds <= apart * (1 + 1e-9)
+
+
+def test_prefill_visits_only_the_tokens_before_each_block_of_queries() -> None:
+    forest = Forest.from_page_table([list(range(64))], [1024], 16, [1024])
+    schedule = make_schedule(forest, cost_on(H100))
+    per_block = H100.max_tile_rows // GQA.group_size
+    causal = sum(range(per_block, 1025, per_block))
+    assert schedule.num_tokens_read == causal
+
+
+@pytest.mark.parametrize("num_workers", [1, 3, 132])
+@pytest.mark.parametrize("num_items", [0, 1, 131, 5000])
+def test_assignment_deals_each_item_once_and_near_evenly(num_items: int, num_workers: int) -> None:
+    costs = np.random.default_rng(num_items).lognormal(size=num_items)
+    worker, item, makespan = assign(costs, num_workers)
+    assert sorted(item.tolist()) == list(range(num_items))
+    load = np.bincount(worker, costs[item], minlength=num_workers)
+    assert makespan == pytest.approx(load.max(initial=0.0))
+    ideal = max(costs.sum() / num_workers, costs.max(initial=0.0))
+    assert makespan <= 1.34 * ideal  # Graham's bound for longest-first is 4/3
+
+
+def test_the_same_forest_gives_the_same_schedule() -> None:
+    first, second = (
+        make_schedule(forest_from_text("1,4,64|1000,100,50"), cost_on(H100)) for _ in range(2)
+    )
+    for name, array in vars(first).items():
+        assert np.array_equal(array, getattr(second, name)), name
+
+
+def test_describe_names_what_is_read_and_what_is_expected() -> None:
+    text = make_plan(forest_from_text("1,16|4096,128"), GQA, H100).describe()
+    assert "17 nodes, 16 requests" in text
+    assert "6144 KV tokens" in text
+    assert "11.0x as many" in text
+
+
+def test_an_empty_batch_has_an_empty_schedule() -> None:
+    forest = Forest.from_page_table(np.zeros((0, 4), dtype=np.int32), [], 16)
+    schedule = make_schedule(forest, cost_on(H100))
+    assert schedule.num_tiles == 0
+    assert "0 requests" in make_plan(forest, GQA, H100).describe()

@@ -94,12 +94,9 @@ def _lay_out(
     tile_block = np.repeat(np.arange(len(num_tiles)), num_tiles)
     first_tile = np.cumsum(num_tiles) - num_tiles
     within = np.arange(len(tile_block)) - first_tile[tile_block]
-    start: npt.NDArray[np.int64] = (
-        blocks.start[tile_block] + within * division.tile_tokens[tile_block]
-    )
-    stop: npt.NDArray[np.int64] = np.minimum(
-        start + division.tile_tokens[tile_block], blocks.stop[tile_block]
-    )
+    tile_tokens = division.tile_tokens[tile_block]
+    start = (blocks.start[tile_block] + within * tile_tokens).astype(np.int64)
+    stop = np.minimum(start + tile_tokens, blocks.stop[tile_block])
     indptr, node, begin, end = _segments(forest, tasks, blocks.task[tile_block], start, stop)
     rate = cost.rate(blocks.num_queries)[tile_block] / cost.num_head_splits
     partials = _partials(forest.num_queries, blocks, first_tile, num_tiles)

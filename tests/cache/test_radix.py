@@ -147,6 +147,26 @@ def test_what_is_left_of_a_merged_leaf_keeps_its_slots_in_an_ancestors_page() ->
     assert tree.evict(8) == 2 and pool.num_free == 8
 
 
+def test_what_is_left_of_a_merged_leaf_lets_go_of_an_ancestors_page() -> None:
+    pool, tree = make_tree(12, PAGE_SIZE)
+    prompt = compute(tree.insert([1]))
+    first, second = grow(tree, prompt, [2, 3, 4, 5, 6]), grow(tree, prompt, [2, 3, 4, 5, 7])
+    tree.close(second)
+    tree.close(first)
+    assert (first.tokens, first.first_slot, pool.num_free) == ([6], 1, 12 - 1 - 2 - 1)
+    tree.release(prompt)
+    assert tree.num_evictable_pages == tree.evict(12) == 4
+
+
+def test_the_slots_of_dropped_tokens_can_be_used_again() -> None:
+    _, tree = make_tree(8, PAGE_SIZE)
+    node = tree.insert([1, 2, 3, 4, 5, 6, 7])
+    node.num_computed = 5
+    tree.release(node)
+    other = tree.insert([1, 2, 3, 4, 5, 9])
+    assert (other.parent, other.pages, other.first_slot) == (node, node.pages[-1:], 1)
+
+
 def test_uncomputed_tokens_of_a_released_path_are_not_matched() -> None:
     pool, tree = make_tree(8, PAGE_SIZE)
     upper, lower = tree.insert([1, 2, 3, 4, 5, 6]), tree.insert([1, 2, 3, 4, 5, 6, 7, 8, 9])
@@ -241,12 +261,13 @@ def test_whatever_fits_the_pool_fits_when_nothing_is_locked() -> None:
 
 def test_a_chain_deeper_than_the_recursion_limit_is_served() -> None:
     pool, tree = make_tree(300, PAGE_SIZE)
-    tokens = list(range(1200))
-    nodes = [compute(tree.insert(tokens[:end])) for end in range(1, 1201)]
-    assert tree.num_nodes == tree.forest([]).num_nodes == 1200
-    nodes[0].num_computed = 0
-    for node in nodes:
+    tokens = list(range(1050))
+    nodes = [tree.insert(tokens[:end]) for end in range(1, 1051)]
+    assert tree.num_nodes == tree.forest([]).num_nodes == 1050
+    for node in nodes[1:]:
+        node.num_computed = 1
         tree.release(node)
+    tree.release(nodes[0])
     assert (tree.num_nodes, pool.num_free) == (0, 300)
 
 

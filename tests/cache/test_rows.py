@@ -165,10 +165,9 @@ class RowsMachine(RuleBasedStateMachine):
             )
         assert len({node.row for node in self.nodes}) == len(self.nodes)
         assert np.count_nonzero(forest.node_len) <= len(self.nodes)
-        self.kept = [*self.kept[-5:], (forest, describe(forest))]
+        self.kept.append((forest, describe(forest)))
 
-    @invariant()
-    def older_snapshots_keep_their_content(self) -> None:
+    def teardown(self) -> None:
         assert all(describe(forest) == content for forest, content in self.kept)
 
     def grow(self, node: RadixNode, num_pages: int) -> None:
@@ -184,4 +183,4 @@ class RowsMachine(RuleBasedStateMachine):
 
 
 TestRowsMachine = RowsMachine.TestCase
-TestRowsMachine.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestRowsMachine.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)

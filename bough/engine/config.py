@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from bough.device import Device
+from bough.expect import expect
 from bough.models.config import DTYPES, ModelConfig
 
 # Shares of the free memory that KV may take; the rest is for a step's activations.
@@ -54,11 +55,11 @@ class EngineConfig:
             value, least = getattr(self, field.name), 0 if field.name == "seed" else 1
             is_met = type(value) is int and value >= least
             is_met |= value is None and field.name in optional
-            _expect(is_met, field.name, f"a whole number of at least {least}", value)
+            expect(is_met, field.name, f"a whole number of at least {least}", repr(value))
         is_either = self.num_pages is None or self.kv_bytes is None
-        _expect(is_either, "kv_bytes", "None where num_pages is given", self.kv_bytes)
+        expect(is_either, "kv_bytes", "None where num_pages is given", self.kv_bytes)
         is_dtype = self.dtype is None or self.dtype in (*DTYPES, *DTYPES.values())
-        _expect(is_dtype, "dtype", f"one of {', '.join(DTYPES)}", self.dtype)
+        expect(is_dtype, "dtype", f"one of {', '.join(DTYPES)}", repr(self.dtype))
 
     @property
     def chosen_device(self) -> Device:
@@ -76,7 +77,7 @@ class EngineConfig:
         """Most tokens of prompt and output together."""
         most = model.context_len
         length = most if self.max_model_len is None else self.max_model_len
-        _expect(length <= most, "max_model_len", f"at most the model's context {most}", length)
+        expect(length <= most, "max_model_len", f"at most the model's context {most}", length)
         return length
 
     def pool_pages(self, model: ModelConfig, dtype: torch.dtype) -> int:
@@ -86,7 +87,7 @@ class EngineConfig:
         page_bytes = model.num_layers * model.spec.kv_bytes(self.page_size, dtype.itemsize)
         if self.kv_bytes is not None:
             num_pages = self.kv_bytes // page_bytes
-            _expect(num_pages >= 1, "kv_bytes", f"at least a page, {page_bytes}", self.kv_bytes)
+            expect(num_pages >= 1, "kv_bytes", f"at least a page, {page_bytes}", self.kv_bytes)
             return num_pages
         num_wanted = self.max_num_seqs * -(-self.model_len(model) // self.page_size)
         num_bytes = free_kv_bytes(torch.device(self.chosen_device.torch_device))
@@ -99,8 +100,3 @@ def free_kv_bytes(device: torch.device) -> int:
         return int(GPU_SHARE * torch.cuda.mem_get_info(device)[0])
     num_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return int(CPU_SHARE * num_bytes)
-
-
-def _expect(is_met: bool, name: str, expectation: str, value: object) -> None:
-    if not is_met:
-        raise ValueError(f"{name} must be {expectation}, got {value!r}")

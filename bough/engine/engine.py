@@ -22,6 +22,7 @@ from bough.engine.runner import Runner
 from bough.engine.sampler import sample_tokens, top_logprobs
 from bough.engine.scheduler import Scheduler
 from bough.engine.stats import EngineStats
+from bough.expect import expect
 from bough.models.decoder import Decoder
 from bough.models.tokenizer import Tokenizer
 
@@ -98,20 +99,20 @@ class Engine:
         """
         vocab_size = self.model_config.vocab_size
         read = read_prompt(prompt, self.tokenizer, vocab_size)
-        _expect(
+        expect(
             len(read.token_ids) < self.max_model_len,
             "prompt",
             f"at most {self.max_model_len - 1} tokens, the context less one",
             len(read.token_ids),
         )
         has_text = self.tokenizer is not None or not params.stop_strings
-        _expect(has_text, "stop", "None for a model without tokenizer", params.stop)
+        expect(has_text, "stop", "None for a model without tokenizer", repr(params.stop))
         is_in_range = params.logprobs is None or params.logprobs <= vocab_size
-        _expect(is_in_range, "logprobs", f"at most {vocab_size}", params.logprobs)
+        expect(is_in_range, "logprobs", f"at most {vocab_size}", params.logprobs)
         # The newest token is never stored.
         most, max_len = self._pool.num_pages * self._pool.page_size + 1, self._max_len(read, params)
         expectation = f"at most {most} tokens together for {self._pool.num_pages} pages of KV"
-        _expect(max_len <= most, "prompt and max_tokens", expectation, max_len)
+        expect(max_len <= most, "prompt and max_tokens", expectation, max_len)
         return read
 
     def add_request(self, prompt: Prompt, params: SamplingParams | None = None) -> int:
@@ -233,8 +234,3 @@ class Engine:
             kv_bytes_read=stats.kv_bytes_read + token_bytes * self._runner.num_tokens_read,
             kv_bytes_apart=stats.kv_bytes_apart + token_bytes * batch.num_tokens_apart(spec.window),
         )
-
-
-def _expect(is_met: bool, name: str, expectation: str, value: object) -> None:
-    if not is_met:
-        raise ValueError(f"{name} must be {expectation}, got {value!r}")

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bough.expect import expect
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
@@ -47,31 +49,34 @@ class SamplingParams:
     skip_special_tokens: bool = True
 
     def __post_init__(self) -> None:
-        _expect(_is_int(self.n, 1), "n", "a whole number of at least 1", self.n)
-        _expect(_is_number(self.temperature, 0), "temperature", "at least 0", self.temperature)
-        is_share = _is_number(self.top_p, 0) and 0 < self.top_p <= 1
-        _expect(is_share, "top_p", "above 0 and at most 1", self.top_p)
-        _expect(_is_int(self.top_k, -1), "top_k", "a whole number of at least -1", self.top_k)
-        is_share = _is_number(self.min_p, 0) and self.min_p <= 1
-        _expect(is_share, "min_p", "from 0 to 1", self.min_p)
-        is_positive = _is_number(self.repetition_penalty, 0) and self.repetition_penalty > 0
-        _expect(is_positive, "repetition_penalty", "positive", self.repetition_penalty)
-        for name, least in (("max_tokens", 1), ("seed", 0), ("logprobs", 0)):
-            value = getattr(self, name)
-            is_met = value is None or _is_int(value, least)
-            _expect(is_met, name, f"None or a whole number of at least {least}", value)
-        for name in ("ignore_eos", "skip_special_tokens"):
-            value = getattr(self, name)
-            _expect(isinstance(value, bool), name, "true or false", value)
-        self._check_stops()
+        checks = {
+            "n": (_is_int(self.n, 1), "a whole number of at least 1"),
+            "temperature": (_is_number(self.temperature), "at least 0"),
+            "top_p": (_is_number(self.top_p) and 0 < self.top_p <= 1, "above 0 and at most 1"),
+            "top_k": (_is_int(self.top_k, -1), "a whole number of at least -1"),
+            "min_p": (_is_number(self.min_p) and self.min_p <= 1, "from 0 to 1"),
+            "repetition_penalty": (
+                _is_number(self.repetition_penalty) and self.repetition_penalty > 0,
+                "positive",
+            ),
+            "max_tokens": _at_least(self.max_tokens, 1),
+            "stop": (self._has_valid_stop(), "a string or strings that are not empty"),
+            "stop_token_ids": (self._has_valid_stop_tokens(), "whole numbers of at least 0"),
+            "ignore_eos": (isinstance(self.ignore_eos, bool), "true or false"),
+            "seed": _at_least(self.seed, 0),
+            "logprobs": _at_least(self.logprobs, 0),
+            "skip_special_tokens": (isinstance(self.skip_special_tokens, bool), "true or false"),
+        }
+        for name, (is_met, expectation) in checks.items():
+            expect(is_met, name, expectation, repr(getattr(self, name)))
 
-    def _check_stops(self) -> None:
+    def _has_valid_stop(self) -> bool:
         is_list = self.stop is None or isinstance(self.stop, Sequence)
-        is_text = is_list and all(isinstance(text, str) and text for text in self.stop_strings)
-        _expect(is_text, "stop", "a string or strings that are not empty", self.stop)
+        return is_list and all(isinstance(text, str) and text for text in self.stop_strings)
+
+    def _has_valid_stop_tokens(self) -> bool:
         ids = () if self.stop_token_ids is None else self.stop_token_ids
-        is_list = isinstance(ids, Sequence) and all(_is_int(token_id, 0) for token_id in ids)
-        _expect(is_list, "stop_token_ids", "whole numbers of at least 0", ids)
+        return isinstance(ids, Sequence) and all(_is_int(token_id, 0) for token_id in ids)
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -90,11 +95,12 @@ def _is_int(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _is_number(value: object, least: float) -> bool:
+def _is_number(value: object) -> bool:
+    """Whether it is a finite number of at least 0."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value >= least  # type: ignore[arg-type,operator]
+    return is_number and math.isfinite(value) and value >= 0  # type: ignore[arg-type,operator]
 
 
-def _expect(is_met: bool, name: str, expectation: str, value: object) -> None:
-    if not is_met:
-        raise ValueError(f"{name} must be {expectation}, got {value!r}")
+def _at_least(value: object, least: int) -> tuple[bool, str]:
+    is_met = value is None or _is_int(value, least)
+    return is_met, f"None or a whole number of at least {least}"

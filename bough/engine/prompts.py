@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bough.expect import expect
 from bough.models.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
@@ -43,12 +44,12 @@ def read_prompt(prompt: Prompt, tokenizer: Tokenizer | None, vocab_size: int) ->
     text, token_ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
     salt = prompt.get("cache_salt", "")
     unknown = sorted(set(prompt) - KEYS)
-    _expect(not unknown, "prompt", f"a mapping of {', '.join(sorted(KEYS))} only", unknown)
-    _expect(isinstance(salt, str), "cache_salt", "text", salt)
-    _expect(text is None or isinstance(text, str), "prompt", "text", text)
+    expect(not unknown, "prompt", f"a mapping of {', '.join(sorted(KEYS))} only", unknown)
+    expect(isinstance(salt, str), "cache_salt", "text", repr(salt))
+    expect(text is None or isinstance(text, str), "prompt", "text", repr(text))
     if token_ids is None:
-        _expect(text is not None, "prompt", "text or token ids", prompt)
-        _expect(tokenizer is not None, "prompt", "token ids for a model without tokenizer", text)
+        expect(text is not None, "prompt", "text or token ids", prompt)
+        expect(tokenizer is not None, "prompt", "token ids for a model without tokenizer", "text")
         assert tokenizer is not None and text is not None
         token_ids = tokenizer.encode(text)
     _check_token_ids(token_ids, vocab_size)
@@ -66,14 +67,9 @@ def as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
 
 def _check_token_ids(token_ids: object, vocab_size: int) -> None:
     is_list = isinstance(token_ids, Sequence) and not isinstance(token_ids, str | bytes)
-    _expect(is_list, "prompt_token_ids", "a list of token ids", token_ids)
+    expect(is_list, "prompt_token_ids", "a list of token ids", repr(token_ids))
     assert isinstance(token_ids, Sequence)
-    _expect(len(token_ids) > 0, "prompt", "at least 1 token", len(token_ids))
+    expect(len(token_ids) > 0, "prompt", "at least 1 token", len(token_ids))
     for at, token_id in enumerate(token_ids):
         is_id = type(token_id) is int and 0 <= token_id < vocab_size
-        _expect(is_id, f"prompt_token_ids[{at}]", f"from 0 to {vocab_size - 1}", token_id)
-
-
-def _expect(is_met: bool, name: str, expectation: str, value: object) -> None:
-    if not is_met:
-        raise ValueError(f"{name} must be {expectation}, got {value!r}")
+        expect(is_id, f"prompt_token_ids[{at}]", f"from 0 to {vocab_size - 1}", repr(token_id))

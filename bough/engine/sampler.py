@@ -84,7 +84,8 @@ def filtered_probs(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
         [num_samples, vocab_size] fp32 probabilities, up to a factor a row; 0 where left out.
     """
     temperature = _column([param.temperature for param in params], logits)
-    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
+    temperature.clamp_(min=torch.finfo(torch.float32).tiny)  # what rounds to 0 is above 0
+    logits = (logits - logits.amax(dim=-1, keepdim=True)).div_(temperature)
     vocab_size = logits.shape[-1]
     keeps_some = [row for row, param in enumerate(params) if 0 < param.top_k < vocab_size]
     if keeps_some:
@@ -95,8 +96,10 @@ def filtered_probs(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
         index = torch.tensor(keeps_some, device=logits.device)
         logits[index] = _top_p(logits[index], [params[row].top_p for row in keeps_some])
     probs = logits.softmax(dim=-1)
-    least = _column([param.min_p for param in params], logits) * probs.amax(dim=-1, keepdim=True)
-    return probs.masked_fill(probs < least, 0.0)
+    if any(param.min_p > 0 for param in params):
+        min_p = _column([param.min_p for param in params], logits)
+        probs.masked_fill_(probs < min_p * probs.amax(dim=-1, keepdim=True), 0.0)
+    return probs
 
 
 def draw_tokens(probs: Tensor, uniforms: Sequence[float]) -> Tensor:
@@ -150,13 +153,30 @@ def _top_k(logits: Tensor, top_k: Sequence[int]) -> Tensor:
 
 
 def _top_p(logits: Tensor, top_p: Sequence[float]) -> Tensor:
-    """Leave out what lies behind the most likely tokens that reach the sum."""
-    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
-    probs = ordered.softmax(dim=-1)
-    before = probs.cumsum(dim=-1, dtype=torch.float64) - probs
-    is_out = before >= torch.tensor(top_p, dtype=before.dtype, device=before.device)[:, None]
-    is_out[:, 0] = False
-    return logits.masked_fill(torch.zeros_like(is_out).scatter(-1, order, is_out), -torch.inf)
+    """Leave out what lies behind the most likely tokens that reach the sum.
+
+    Of equally likely tokens those of lower ids stay.
+    """
+    ordered = _descending(logits)
+    cumulative = ordered.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    wanted = torch.tensor(top_p, dtype=torch.float64, device=logits.device)[:, None]
+    last = torch.searchsorted(cumulative, wanted).clamp(max=logits.shape[-1] - 1)
+    least = ordered.gather(-1, last)
+    is_out = logits < least
+    behind = ordered.gather(-1, (last + 1).clamp(max=logits.shape[-1] - 1))
+    ties = ((behind == least) & (last + 1 < logits.shape[-1]))[:, 0].nonzero()[:, 0]
+    if len(ties):
+        is_equal = logits[ties] == least[ties]
+        num_kept = last[ties] + 1 - (ordered[ties] > least[ties]).sum(dim=-1, keepdim=True)
+        is_out[ties] |= is_equal & (is_equal.cumsum(dim=-1) > num_kept)
+    return logits.masked_fill(is_out, -torch.inf)
+
+
+def _descending(logits: Tensor) -> Tensor:
+    """Sort each row. On a CPU numpy does so ten times as fast as torch, which finds indices too."""
+    if logits.device.type == "cpu":
+        return torch.from_numpy(-np.sort(-logits.numpy(), axis=-1))
+    return logits.sort(dim=-1, descending=True).values
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:

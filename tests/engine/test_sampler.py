@@ -29,6 +29,7 @@ PARAMS = {
     "min-p": SamplingParams(min_p=0.2),
     "all": SamplingParams(temperature=0.8, top_k=12, top_p=0.8, min_p=0.05),
     "tiny-temperature": SamplingParams(temperature=1e-30),
+    "tiniest-temperature": SamplingParams(temperature=1e-300),
 }
 
 
@@ -43,7 +44,7 @@ def draw_of(params: SamplingParams, uniform: float = 0.5, seen: tuple[int, ...] 
 def oracle_probs(logits: Tensor, params: SamplingParams) -> np.ndarray:
     """The filters of one row as loops over its tokens, in float64."""
     scores = logits.numpy().astype(np.float64)
-    scores = (scores - scores.max()) / params.temperature
+    scores = (scores - scores.max()) / max(params.temperature, 1e-30)
     order = sorted(range(len(scores)), key=lambda token: -scores[token])
     if 0 < params.top_k < len(order):
         order = order[: params.top_k]
@@ -69,6 +70,27 @@ def test_filters_agree_with_a_plain_loop(name: str) -> None:
         expected = oracle_probs(logits[row], PARAMS[name])
         np.testing.assert_allclose(probs[row].numpy(), expected, atol=1e-6)
         np.testing.assert_array_equal(probs[row].numpy() > 0, expected > 0)
+
+
+@pytest.mark.parametrize("top_p", [0.001, 0.5, 0.9999])
+@pytest.mark.parametrize("sharpness", [0.01, 1.0, 20.0])
+def test_top_p_keeps_as_many_tokens_as_reach_it(sharpness: float, top_p: float) -> None:
+    logits = torch.randn(4, 9000, generator=torch.Generator().manual_seed(1)) * sharpness
+    params = SamplingParams(top_p=top_p)
+    kept = filtered_probs(logits.clone(), [params] * 4) > 0
+    for row in range(4):
+        expected = oracle_probs(logits[row], params) > 0
+        # Sums that differ in rounding may end a token earlier or later.
+        assert abs(int(kept[row].sum()) - int(expected.sum())) <= 1
+        assert int((kept[row].numpy() != expected).sum()) <= 1
+
+
+def test_of_equally_likely_tokens_those_of_lower_ids_stay() -> None:
+    probs = filtered_probs(torch.zeros(1, 1000), [SamplingParams(top_p=0.4995)])
+    assert (probs[0] > 0).tolist() == [True] * 500 + [False] * 500
+    logits = torch.tensor([[1.0, 3.0, 1.0, 3.0, 1.0]])
+    probs = filtered_probs(logits, [SamplingParams(top_p=0.85)])
+    assert (probs[0] > 0).tolist() == [True, True, False, True, False]
 
 
 def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:

@@ -12,7 +12,7 @@ from bough.device import Device
 from bough.engine.llm import LLM
 from bough.engine.params import SamplingParams
 from bough.models.tokenizer import Tokenizer
-from tests.checkpoints import EOS, VOCAB_SIZE
+from tests.checkpoints import EOS
 
 GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
 
@@ -242,73 +242,9 @@ def test_a_model_without_tokenizer_runs_token_ids(bare_llm: LLM) -> None:
         bare_llm.chat([{"role": "user", "content": "hi"}])
 
 
-@pytest.mark.parametrize(
-    ("prompt", "message"),
-    [
-        ([], "prompt must be at least 1 token, got 0"),
-        ("", "prompt must be at least 1 token, got 0"),
-        ([1] * 256, "prompt must be at most 255 tokens, the context less one, got 256"),
-        ([1, VOCAB_SIZE], rf"prompt_token_ids\[1\] must be from 0 to {VOCAB_SIZE - 1}, got 300"),
-        ([1, -1], r"prompt_token_ids\[1\] must be from 0 to .*, got -1"),
-        ([1, "x"], r"prompt_token_ids\[1\] must be from 0 to .*, got 'x'"),
-        ({"prompt": 5}, "prompt must be text, got 5"),
-        ({"promt": "x"}, r"prompt must be a mapping of .* only, got \['promt'\]"),
-        ({}, "prompt must be text or token ids, got {}"),
-        ({"prompt_token_ids": 3}, "prompt_token_ids must be a list of token ids, got 3"),
-        (7, "prompt_token_ids must be a list of token ids, got 7"),
-        ({"prompt": "x", "cache_salt": 1}, "cache_salt must be text, got 1"),
-    ],
-)
-def test_a_bad_prompt_is_named_and_loses_nothing(llm: LLM, prompt: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=rf"^prompts\[1\]: {message}$"):
-        llm.generate(["the leaf", prompt, "the tree"], GREEDY)
-    with pytest.raises(ValueError, match=f"^{message}$"):
-        llm.add_request(prompt, GREEDY)
-    assert not llm.has_unfinished
-    assert len(llm.generate(["the leaf", "the tree"], GREEDY)) == 2
-
-
-def test_what_can_never_fit_the_pool_is_refused(model: Path) -> None:
-    llm = LLM(model, device="cpu", page_size=4, num_pages=5)
-    llm.generate([[1] * 13], GREEDY)  # 13 + 8 tokens, the last of which is not stored
-    with pytest.raises(ValueError, match="at most 21 tokens together for 5 pages of KV, got 22"):
-        llm.generate([[1] * 14], GREEDY)
-
-
 def test_a_list_of_params_is_as_long_as_that_of_prompts(llm: LLM) -> None:
     with pytest.raises(ValueError, match="params must be one or 2, got 1"):
         llm.generate(["a", "b"], [GREEDY])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"page_size": 0}, "page_size must be a whole number of at least 1, got 0"),
-        ({"num_pages": 0}, "num_pages must be a whole number of at least 1, got 0"),
-        ({"max_num_seqs": 1.5}, "max_num_seqs must be a whole number of at least 1, got 1.5"),
-        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
-        ({"num_pages": 3, "kv_bytes": 5}, "kv_bytes must be None where num_pages is given, got 5"),
-        ({"kv_bytes": 5}, "kv_bytes must be at least a page, .*, got 5"),
-        ({"dtype": "int8"}, "dtype must be one of .*, got 'int8'"),
-        ({"max_model_len": 9999}, "max_model_len must be at most the model's context 512, got"),
-        ({"device": "abacus"}, "device must be one of .*, got 'abacus'"),
-    ],
-)
-def test_options_out_of_range_are_named(model: Path, options: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        LLM(model, **{"device": "cpu", **options})
-
-
-def test_an_unknown_option_is_an_error(model: Path) -> None:
-    with pytest.raises(TypeError, match="gpu_memory"):
-        LLM(model, gpu_memory=1)
-
-
-def test_memory_for_kv_is_counted_in_pages(model: Path) -> None:
-    page_bytes = 3 * 2 * (2 * 16) * 16 * 4  # layers, k and v, heads x dim, slots, bytes
-    assert LLM(model, device="cpu", kv_bytes=10 * page_bytes + 1).num_pages == 10
-    whole = LLM(model, device="cpu", max_num_seqs=3, max_model_len=100)
-    assert whole.num_pages == 3 * 7
 
 
 def test_the_progress_bar_counts_requests(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from bough.cli.bench import bench
 from bough.cli.errors import refusing_bad_input
+from bough.cli.generate import generate
 from bough.cli.train import train
 
 app = typer.Typer(
@@ -14,6 +16,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+app.command()(generate)
+app.add_typer(bench, name="bench")
 app.command()(train)
 
 

@@ -1,0 +1,54 @@
+"""Is it right? Outputs against the oracle, before anything is timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from bough.attend import attend
+from bough.bench.problem import Problem
+from bough.plan import make_plan
+
+# The oracle takes about a microsecond for a KV token on a CPU, tens of queries a second.
+_MOST_TOKENS = 1 << 16
+# Largest error of a query head, relative to the norm of its output.
+TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Oracle:
+    """What some of the queries must give.
+
+    Args:
+        queries: [n] which queries.
+        out: [n, num_q_heads, v_dim] fp32, computed in fp64 by the reference backend.
+    """
+
+    queries: torch.Tensor
+    out: torch.Tensor
+
+    def error(self, out: torch.Tensor) -> float:
+        """Return the largest relative error of a query head; NaN where the output holds one."""
+        miss = (out[self.queries.to(out.device)].float() - self.out).norm(dim=-1)
+        return float((miss / self.out.norm(dim=-1)).max())
+
+
+def consult_oracle(problem: Problem) -> Oracle:
+    """Compute queries spread evenly over the forest, as many as can be had quickly."""
+    forest, setup = problem.forest, problem.setup
+    longest = max(1, int(forest.query_position.max(initial=0)) + 1)
+    count = min(forest.num_queries, max(1, _MOST_TOKENS // longest))
+    chosen = np.unique(np.linspace(0, forest.num_queries - 1, count).round().astype(np.int64))
+    some = replace(
+        forest,
+        query_indptr=np.arange(len(chosen) + 1, dtype=np.int32),
+        query_node=forest.query_node[chosen],
+        query_position=forest.query_position[chosen],
+    )
+    plan = make_plan(some, setup.spec, setup.device, itemsize=setup.itemsize)
+    queries = torch.from_numpy(chosen)
+    q = problem.q[queries.to(problem.q.device)].float()
+    out, _ = attend(q, problem.kv, plan, backend="reference")
+    return Oracle(queries=queries, out=out)

@@ -1,0 +1,73 @@
+"""Figures as a picture: bars per workload, the roofline as a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bough.bench.kernel import Row
+from bough.bench.report import Report
+
+# Ours first; colours that hold in greyscale and for the colour-blind.
+_COLOURS = ("#1b6f4a", "#c9a26b", "#7f8fa6", "#b56576", "#54478c", "#2a9d8f", "#9a8c98")
+_GROUP_WIDTH = 0.8
+
+
+def plot_kernel(report: Report, path: Path) -> None:
+    """Draw unique bytes per second of every contestant, and what the machine could do.
+
+    The roofline is the machine's copy bandwidth, lower where products bind.
+
+    Args:
+        report: the run.
+        path: the picture to write; its suffix says which format.
+    """
+    rows = [row for row in report.rows if isinstance(row, Row)]
+    names = [score.name for score in rows[0].scores]
+    figure = Figure(figsize=(max(6.5, 1.1 * len(rows) + 2.5), 4.4), layout="constrained")
+    axes = figure.subplots()
+    at = np.arange(len(rows))
+    width = _GROUP_WIDTH / len(names)
+    for index, name in enumerate(names):
+        scores = [row.score(name) for row in rows]
+        heights = [score.gb_per_s or 0.0 for score in scores]
+        offset = (index - (len(names) - 1) / 2) * width
+        colour = _COLOURS[index % len(_COLOURS)]
+        bars = axes.bar(at + offset, heights, width * 0.94, color=colour, label=name, zorder=2)
+        labels = ["" if not height else _short(height) for height in heights]
+        axes.bar_label(bars, labels, padding=2, fontsize=7, color="#444444")
+    roof = [(row.kv_bytes + row.qo_bytes) / row.roofline_us / 1e3 for row in rows]
+    edges = np.append(at - 0.5, len(rows) - 0.5)
+    axes.stairs(roof, edges, baseline=None, color="#222222", lw=1.4, label="roofline", zorder=3)
+    labels = [row.workload.replace("|", "\n") for row in rows]
+    labels = [
+        label + "\nshuffled" * (row.pages == "shuffled")
+        for label, row in zip(labels, rows, strict=True)
+    ]
+    axes.set_xticks(at, labels, fontsize=8)
+    axes.set_xlim(-0.5, len(rows) - 0.5)
+    axes.set_ylim(0, 1.18 * max(roof))
+    axes.set_ylabel("unique KV, Q and O, GB/s")
+    axes.grid(axis="y", color="#e6e6e6", zorder=0)
+    axes.tick_params(length=0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.legend(frameon=False, ncols=len(names) + 1, loc="upper left", fontsize=8)
+    axes.set_title(_title(report), loc="left", fontsize=9, color="#444444")
+    figure.savefig(path, dpi=160)
+
+
+def _title(report: Report) -> str:
+    settings = report.settings
+    spec = settings["spec"]
+    return (
+        f"decode attention, one layer: {spec['num_q_heads']} query heads, "
+        f"{spec['num_kv_heads']} stored, {settings['dtype']}, "
+        f"page size {settings['page_size']}, {settings['device']}"
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 20 else f"{value:.1f}"

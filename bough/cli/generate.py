@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -90,50 +92,46 @@ def generate(
         bough generate --model DIR --prompts FILE.jsonl --output OUT.jsonl --temperature 0
             --kv-memory 8GB --resume
     """
-    from bough.cli.generation import GenerateOptions, run_generation
-    from bough.cli.prompts import check_num_samples
-    from bough.cli.report import parse_bytes, print_sample, report_lines
-    from bough.engine.params import SamplingParams
+    with _leaving_on_ctrl_c(output, resume):
+        from bough.cli.generation import GenerateOptions, run_generation
+        from bough.cli.prompts import check_num_samples
+        from bough.cli.report import parse_bytes, print_sample, report_lines
+        from bough.engine.params import SamplingParams
 
-    params = SamplingParams(
-        n=n,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        stop=stop or None,
-        ignore_eos=ignore_eos,
-        logprobs=logprobs,
-        seed=seed,
-    )
-    check_num_samples(params)
-    options = GenerateOptions(
-        model=model,
-        prompts=prompts,
-        output=output,
-        params=params,
-        engine={
-            "device": device,
-            "dtype": dtype,
-            "page_size": page_size,
-            "num_pages": kv_pages,
-            "kv_bytes": None if kv_memory is None else parse_bytes(kv_memory),
-            "max_num_seqs": max_num_seqs,
-            "max_num_batched_tokens": max_num_batched_tokens,
-            "max_model_len": max_model_len,
-            "seed": seed,
-        },
-        resume=resume,
-        num_shown=show,
-    )
-    try:
+        params = SamplingParams(
+            n=n,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            stop=stop or None,
+            ignore_eos=ignore_eos,
+            logprobs=logprobs,
+            seed=seed,
+        )
+        check_num_samples(params)
+        options = GenerateOptions(
+            model=model,
+            prompts=prompts,
+            output=output,
+            params=params,
+            engine={
+                "device": device,
+                "dtype": dtype,
+                "page_size": page_size,
+                "num_pages": kv_pages,
+                "kv_bytes": None if kv_memory is None else parse_bytes(kv_memory),
+                "max_num_seqs": max_num_seqs,
+                "max_num_batched_tokens": max_num_batched_tokens,
+                "max_model_len": max_model_len,
+                "seed": seed,
+            },
+            resume=resume,
+            num_shown=show,
+        )
         done = run_generation(options)
-    except KeyboardInterrupt:
-        kept = "is kept; go on with the same command" if resume else "was left as it was"
-        typer.echo(f"bough: interrupted; {output} {kept}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
     console = Console()
     for shown in done.shown:
         print_sample(console, shown)
@@ -142,3 +140,13 @@ def generate(
     if done.num_bad:
         typer.echo(f"bough: {done.num_bad:,} lines of {prompts} could not be run", err=True)
         raise typer.Exit(2)
+
+
+@contextmanager
+def _leaving_on_ctrl_c(output: Path, is_resumed: bool) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = "is kept; go on with the same command" if is_resumed else "was left as it was"
+        typer.echo(f"bough: interrupted; {output} {kept}", err=True)
+        raise typer.Exit(INTERRUPTED) from None

@@ -14,6 +14,7 @@ from typing import IO, Protocol
 from bough.engine.outputs import RequestOutput
 from bough.expect import expect
 
+LINE_START = b'{"index": '
 WriteLines = Callable[[int, bytes], None]  # a prompt's index, and the lines of all its samples
 
 
@@ -152,7 +153,9 @@ class ResumedFile:
 
 def _read_finished(path: Path, num_samples: Mapping[int, int]) -> dict[int, bytes]:
     """Find the prompts whose samples are all there; their lines in order of the samples."""
-    *whole, _ = path.read_bytes().split(b"\n")
+    *whole, torn = path.read_bytes().split(b"\n")
+    is_ours = torn.startswith(LINE_START) or LINE_START.startswith(torn)
+    expect(is_ours, f"{path} last line", "a line that generate wrote", f"{torn[:60]!r}")
     found: dict[int, dict[int, bytes]] = {}
     for number, raw in enumerate(whole, start=1):
         where = f"{path} line {number}"

@@ -66,7 +66,10 @@ class EngineConfig:
         """The machine to run on."""
         if self.device is None:
             return Device.current()
-        return Device.named(self.device) if isinstance(self.device, str) else self.device
+        device = Device.named(self.device) if isinstance(self.device, str) else self.device
+        is_there = device.torch_device == "cpu" or torch.cuda.is_available()
+        expect(is_there, "device", "cpu where there is no GPU", repr(device.name))
+        return device
 
     @property
     def chosen_dtype(self) -> torch.dtype | None:
@@ -82,16 +85,28 @@ class EngineConfig:
 
     def pool_pages(self, model: ModelConfig, dtype: torch.dtype) -> int:
         """Pages of KV that the engine takes."""
-        if self.num_pages is not None:
-            return self.num_pages
         page_bytes = model.num_layers * model.spec.kv_bytes(self.page_size, dtype.itemsize)
+        device = torch.device(self.chosen_device.torch_device)
+        most = total_bytes(device) // page_bytes
+        if self.num_pages is not None:
+            expect(self.num_pages <= most, "num_pages", f"at most {most}", self.num_pages)
+            return self.num_pages
         if self.kv_bytes is not None:
             num_pages = self.kv_bytes // page_bytes
             expect(num_pages >= 1, "kv_bytes", f"at least a page, {page_bytes}", self.kv_bytes)
+            expect(num_pages <= most, "kv_bytes", f"at most {most * page_bytes}", self.kv_bytes)
             return num_pages
         num_wanted = self.max_num_seqs * -(-self.model_len(model) // self.page_size)
-        num_bytes = free_kv_bytes(torch.device(self.chosen_device.torch_device))
-        return max(1, min(num_wanted, num_bytes // page_bytes))
+        num_pages = min(num_wanted, free_kv_bytes(device) // page_bytes)
+        expect(num_pages >= 1, "page_size", "small enough for free memory", self.page_size)
+        return num_pages
+
+
+def total_bytes(device: torch.device) -> int:
+    """Bytes of a device's memory, free or not."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def free_kv_bytes(device: torch.device) -> int:

@@ -119,6 +119,7 @@ def test_nothing_is_touched_before_the_file_is_opened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "found"),
     [
+        (b"text", "last line must be a line that generate wrote"),
         (b"text\n" + lines_of(0), "line 1 must be a line that generate wrote"),
         (lines_of(0) + b"[]\n", "line 3 must be a line that generate wrote"),
         (lines_of(0) + b'{"index": 0}\n', "line 3 must be a line that generate wrote"),

@@ -175,6 +175,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 32,
         "seq_len": 2048,
         "steps": None,
-        "minutes": 6.0,
+        "minutes": 4.25,
+        # On an H100 this is some 77 passes over 8 million tokens, so it takes strong
+        # regularisation: with a dropout of 0.1 the validation loss ended at 1.792, with 0.2 at
+        # 1.741 nats a token.
+        "weight_decay": 1.0,
+        "dropout": 0.2,
     },
 }

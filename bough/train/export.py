@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -70,7 +70,7 @@ def save_checkpoint(
         f"model.{name}": weight.to("cpu", torch.bfloat16).contiguous()
         for name, weight in state.items()
     }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
     save_tokenizer(tokenizer, folder, shape.max_len)
 
 

@@ -18,14 +18,14 @@ A decoder of the Llama architecture with tied embeddings, {num_params:,} paramet
 |---|---|
 | layers, width, feed-forward | {num_layers}, {hidden_dim}, {mlp_dim} |
 | query heads, stored heads, head width | {num_q_heads}, {num_kv_heads}, {head_dim} |
-| tokenizer | byte-level BPE, {vocab_size} tokens, trained on the same files |
+| tokenizer | byte-level BPE, {vocab_size} tokens, trained on the training files |
 | longest context | {max_len} tokens; windows of {seq_len} while training |
 | corpus | {corpus} |
 | tokens, training and validation | {train_tokens:,} and {validation_tokens:,}, split by file |
 | optimizer | AdamW, {batch_size} windows a step, peak rate {learning_rate}, cosine |
 | regularisation | weight decay {weight_decay}, dropout {dropout} |
 | steps, tokens seen | {num_steps:,}, {tokens_seen:,} |
-| time | {seconds:.0f} s in all on {device}; {tokens_per_second:,.0f} tokens/s while training |
+| time | {seconds:.0f} s in all on {device}; {tokens_per_second:,.0f} tokens/s in the loop, compilation included |
 | validation loss | {validation_loss:.4f} nats a token, after step {best_step:,} |
 | seed | {seed} |
 

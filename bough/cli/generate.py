@@ -95,7 +95,7 @@ def generate(
     with _leaving_on_ctrl_c(output, resume):
         from bough.cli.generation import GenerateOptions, run_generation
         from bough.cli.prompts import check_num_samples
-        from bough.cli.report import parse_bytes, print_sample, report_lines
+        from bough.cli.report import count_of, parse_bytes, print_sample, report_lines
         from bough.engine.params import SamplingParams
 
         params = SamplingParams(
@@ -138,7 +138,8 @@ def generate(
     for line in report_lines(done):
         console.print(line, soft_wrap=True, highlight=False)
     if done.num_bad:
-        typer.echo(f"bough: {done.num_bad:,} lines of {prompts} could not be run", err=True)
+        lines = count_of(done.num_bad, "line")
+        typer.echo(f"bough: {lines} of {prompts} could not be run", err=True)
         raise typer.Exit(2)
 
 

@@ -53,7 +53,7 @@ class Meter:
         self._bar.update(
             self._task,
             completed=stats.num_generated_tokens + self._num_unused,
-            counts=f"{self._num_finished:,} of {self._num_samples:,} samples, "
+            counts=f"{self._num_finished:,} of {count_of(self._num_samples, 'sample')}, "
             f"{stats.tokens_per_second:,.0f} tokens/s",
         )
 
@@ -109,19 +109,26 @@ def report_lines(done: Generation) -> list[str]:
     """Say what a run cost, a line a subject."""
     stats = done.stats
     lines = [
-        f"samples    {done.num_samples:,} of {done.num_prompts:,} prompts: "
-        f"{stats.num_generated_tokens:,} tokens in {stats.seconds:.1f} s, "
+        f"sampled    {count_of(done.num_samples, 'sample')} of "
+        f"{count_of(done.num_prompts, 'prompt')}: "
+        f"{count_of(stats.num_generated_tokens, 'token')} in {stats.seconds:.1f} s, "
         f"{stats.tokens_per_second:,.0f} tokens/s",
-        f"forest     at most {stats.peak_num_nodes:,} nodes, "
-        f"{stats.peak_unique_tokens:,} KV tokens",
+        f"forest     at most {count_of(stats.peak_num_nodes, 'node')}, "
+        f"{count_of(stats.peak_unique_tokens, 'KV token')}",
         f"KV read    {format_bytes(stats.kv_bytes_read)}; request by request "
         f"{format_bytes(stats.kv_bytes_apart)}, {stats.sharing_factor:.1f}x as much",
     ]
     if done.num_resumed:
-        lines.append(f"resumed    {done.num_resumed:,} more prompts were complete already")
+        lines.append(f"kept       {count_of(done.num_resumed, 'prompt')} from before")
     if stats.num_preemptions:
-        lines.append(f"preempted  {stats.num_preemptions:,} times, for want of KV pages")
+        times = count_of(stats.num_preemptions, "time")
+        lines.append(f"preempted  {times}, for want of KV pages")
     return lines
+
+
+def count_of(number: int, noun: str) -> str:
+    """Write a number of things, such as `1 line` or `1,200 lines`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def format_bytes(num_bytes: int) -> str:
@@ -159,7 +166,7 @@ def _marked_lines(shown: ShownSample) -> Iterator[Text]:
         before = ["...", *before[-SHOWN_PROMPT_LINES:]]
     for line in before:
         yield Text(f"  {line}", style="dim")
-    for number, line in enumerate(_printable(shown.completion).split("\n")):
+    for number, line in enumerate(_printable(shown.completion.rstrip()).split("\n")):
         begin = last if number == 0 else ""
         yield Text.assemble(("▌ ", "green"), (begin, "dim"), (line, "bold"))
 

@@ -200,7 +200,7 @@ def test_bad_lines_are_named_and_the_others_run(model: Path, tmp_path: Path) -> 
         assert error.startswith(f"bough: {prompts} line {number}: ")
         assert found in error
     assert errors[5] == f"bough: 5 lines of {prompts} could not be run"
-    assert "samples    2 of 2 prompts: 6 tokens" in result.stdout
+    assert "sampled    2 samples of 2 prompts: 6 tokens" in result.stdout
 
 
 def test_text_for_a_model_without_a_tokenizer_is_a_bad_line(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_torn_output_is_resumed_to_what_it_would_have_been(
     output.write_bytes(whole[:-num_torn])
     result = run(model, prompts, *options, "--resume")
     assert result.exit_code == 0
-    assert "2 more prompts were complete already" in result.stdout
+    assert "kept       2 prompts from before" in result.stdout
     assert output.read_bytes() == whole
     assert run(model, prompts, *options, "--resume").exit_code == 0
     assert output.read_bytes() == whole

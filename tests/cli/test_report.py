@@ -42,7 +42,7 @@ def printed(shown: ShownSample) -> str:
 
 def test_the_report_is_a_line_a_subject() -> None:
     assert report_lines(done()) == [
-        "samples    48 of 12 prompts: 3,000 tokens in 2.0 s, 1,500 tokens/s",
+        "sampled    48 samples of 12 prompts: 3,000 tokens in 2.0 s, 1,500 tokens/s",
         "forest     at most 61 nodes, 4,312 KV tokens",
         "KV read    1.20 GB; request by request 9.84 GB, 8.2x as much",
     ]
@@ -51,7 +51,7 @@ def test_the_report_is_a_line_a_subject() -> None:
 def test_resumed_prompts_and_preemptions_are_told_where_there_are_any() -> None:
     lines = report_lines(done(EngineStats(num_preemptions=3), num_resumed=5))
     assert lines[-2:] == [
-        "resumed    5 more prompts were complete already",
+        "kept       5 prompts from before",
         "preempted  3 times, for want of KV pages",
     ]
 

@@ -12,10 +12,10 @@ HAS_GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
 PINS := -c constraints.txt $(if $(HAS_GPU),,-c constraints-cpu.txt -r constraints-cpu.txt)
 INSTALLED := .venv/installed
 
-# Four questions below one file header, and eight of other modules, four samples each.
+# A dozen questions below one file header, four samples each, from the model in this repository.
 demo: $(INSTALLED)
-	.venv/bin/bough generate --model models/stdlib-gqa --prompts examples/stdlib.jsonl \
-		--output out/demo.jsonl --n 4 --max-tokens 96 --temperature 0.6 --seed 1
+	.venv/bin/bough generate --model models/stdlib-gqa --prompts examples/demo.jsonl \
+		--output out/demo.jsonl --n 4 --temperature 0.6 --seed 1 --device cpu --show 3
 
 # One thread a test worker: two workers would otherwise fight for the cores.
 test: $(INSTALLED)

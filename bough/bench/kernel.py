@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +17,6 @@ from bough.bench.roofline import Rates
 from bough.bench.sdpa import TorchSdpa
 from bough.bench.timing import Clock, Timing, WallClock, time_in_turns
 
-# Ours first: every ratio is to it.
 CONTESTANTS: tuple[Contestant, ...] = (Bough(), TorchSdpa())
 
 
@@ -94,7 +94,14 @@ class Row:
         return next(score for score in self.scores if score.name == name)
 
 
-def bench_kernel(case: Case, setup: Setup, rates: Rates, *, repeats: int) -> Row:
+def bench_kernel(
+    case: Case,
+    setup: Setup,
+    rates: Rates,
+    *,
+    repeats: int,
+    contestants: Sequence[Contestant] = CONTESTANTS,
+) -> Row:
     """Check every contestant on a case, then time in turn those that are right.
 
     Args:
@@ -102,6 +109,7 @@ def bench_kernel(case: Case, setup: Setup, rates: Rates, *, repeats: int) -> Row
         setup: spec, device, dtype and page size.
         rates: this run's roofline.
         repeats: timed calls of each contestant.
+        contestants: who takes part; ratios are to the first.
 
     Raises:
         ValueError: the case cannot be read.
@@ -110,10 +118,10 @@ def bench_kernel(case: Case, setup: Setup, rates: Rates, *, repeats: int) -> Row
     clock = WallClock()
     problem = make_problem(case, setup)
     oracle = consult_oracle(problem)
-    entries = [_enter(contestant, problem, oracle, clock) for contestant in CONTESTANTS]
+    entries = [_enter(contestant, problem, oracle, clock) for contestant in contestants]
     runs = {score.name: step.run for score, step in entries if step is not None}
     timings = time_in_turns(runs, clock, repeats=repeats)
-    ours = timings.get(CONTESTANTS[0].name)
+    ours = timings.get(contestants[0].name)
     scores = tuple(
         _with_figures(score, timings[score.name], ours, problem, rates)
         if score.name in timings

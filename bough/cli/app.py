@@ -7,6 +7,7 @@ import typer
 from bough.cli.bench import bench
 from bough.cli.errors import refusing_bad_input
 from bough.cli.generate import generate
+from bough.cli.plan import plan
 from bough.cli.train import train
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(generate)
+app.command()(plan)
 app.add_typer(bench, name="bench")
 app.command()(train)
 

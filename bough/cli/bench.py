@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from bough.cli.errors import need_matplotlib
+
 if TYPE_CHECKING:
     from bough.bench.kernel import Row
     from bough.bench.plans import PlanRow
@@ -66,7 +68,6 @@ def kernel(
     """
     from bough.bench.cases import read_cases
     from bough.bench.kernel import bench_kernel
-    from bough.bench.plot import plot_kernel
     from bough.bench.report import Report, run_settings
     from bough.bench.roofline import measure_rates
     from bough.bench.table import kernel_table, left_out
@@ -74,6 +75,7 @@ def kernel(
 
     if device != "cpu":
         raise ValueError(f"device must be cpu, for which there are kernels, got {device!r}")
+    need_matplotlib(png)
     suite = suite if suite or workload else "cpu"
     setup = _setup(device, spec, dtype, page_size)
     cases = read_cases(suite, workload or [], query_len=query_len, is_shuffled=shuffled)
@@ -92,6 +94,8 @@ def kernel(
     if json is not None:
         report.write(json)
     if png is not None:
+        from bough.bench.plot import plot_kernel
+
         plot_kernel(report, png)
     if any(row.scores[0].refusal for row in rows):
         raise typer.Exit(1)

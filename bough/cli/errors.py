@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 
 @contextmanager
@@ -22,6 +24,16 @@ def refusing_bad_input() -> Iterator[None]:
         _refuse(what)
     except (ValueError, NotImplementedError) as error:
         _refuse(str(error))
+
+
+def need_matplotlib(png: Path | None) -> None:
+    """Refuse a picture where nothing can draw it, before the work is done.
+
+    Raises:
+        ValueError: `png` is given and matplotlib is not installed.
+    """
+    if png is not None and find_spec("matplotlib") is None:
+        raise ValueError(f"--png must be left out without matplotlib (extra bench), got {png}")
 
 
 def _refuse(what: str) -> None:

@@ -25,7 +25,8 @@ A decoder of the Llama architecture with tied embeddings, {num_params:,} paramet
 | optimizer | AdamW, {batch_size} windows a step, peak rate {learning_rate}, cosine |
 | regularisation | weight decay {weight_decay}, dropout {dropout} |
 | steps, tokens seen | {num_steps:,}, {tokens_seen:,} |
-| time | {seconds:.0f} s in all on {device}; {tokens_per_second:,.0f} tokens/s in the loop, compilation included |
+| time | {seconds:.0f} s in all on {device} |
+| tokens/s, compilation included | {tokens_per_second:,.0f} |
 | validation loss | {validation_loss:.4f} nats a token, after step {best_step:,} |
 | seed | {seed} |
 

@@ -38,8 +38,11 @@ class PageLayout:
 
     def num_missing_pages(self, node: RadixNode, num_tokens: int) -> int:
         """Count the pages that `grow` would allocate."""
-        num_slots = self._num_head_slots(node) + len(node.pages) * self._page_size
-        return max(0, ceil_div(num_tokens + node.first_slot - num_slots, self._page_size))
+        if node.pages:
+            num_slots = len(node.pages) * self._page_size - node.first_slot
+        else:
+            num_slots = self._num_head_slots(node)
+        return max(0, ceil_div(num_tokens - num_slots, self._page_size))
 
     def append(self, leaf: RadixNode, token: int) -> bool:
         """Add a token where the last page of a leaf has a slot left; return whether it has."""
@@ -57,16 +60,18 @@ class PageLayout:
         Raises:
             PoolExhausted: fewer pages are free than are missing; nothing is changed.
         """
-        num_head = self._num_head_slots(leaf)
         pages = self._pool.allocate(self.num_missing_pages(leaf, len(leaf.tokens) + len(tokens)))
+        num_head = 0 if leaf.pages else self._num_head_slots(leaf)
         if num_head and leaf.parent is not None:
             leaf.pages = leaf.parent.pages[-1:]
             leaf.first_slot, leaf.shares_page = self._page_size - num_head, True
             self._pool.retain(leaf.pages)
-        for page in (*leaf.pages[-1:], *pages):
+        if leaf.pages:
+            self._num_used[leaf.pages[-1]] = self._page_size
+        for page in pages:
             self._num_used[page] = self._page_size
-        leaf.pages.extend(pages)
-        leaf.tokens.extend(tokens)
+        leaf.pages += pages
+        leaf.tokens += tokens
         self._num_used[leaf.pages[-1]] -= self._num_free_slots(leaf)
 
     def shorten(self, node: RadixNode, num_tokens: int) -> None:
@@ -109,9 +114,7 @@ class PageLayout:
 
     def _num_head_slots(self, leaf: RadixNode) -> int:
         """Count the slots that a leaf without pages may have in its parent's last page."""
-        if leaf.pages or leaf.parent is None:
-            return 0
-        return self.num_tail_slots(leaf.parent)
+        return 0 if leaf.parent is None else self.num_tail_slots(leaf.parent)
 
     def _advance(self, node: RadixNode, num_tokens: int) -> None:
         node.first_slot = (node.first_slot + num_tokens) % self._page_size

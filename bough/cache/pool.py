@@ -104,16 +104,14 @@ class KVPool:
                 f"num_pages must be at most the {self._num_free} free pages, got {num_pages}"
             )
         pages: list[int] = []
-        emptied: list[int] = []
         for run in self._choose_runs(num_pages) if num_pages else ():
-            start, count = self._run_starts[run], min(num_pages - len(pages), self._run_lens[run])
+            start, length = self._run_starts[run], self._run_lens[run]
+            count = min(num_pages - len(pages), length)
             pages.extend(range(start, start + count))
-            self._run_starts[run] += count
-            self._run_lens[run] -= count
-            if self._run_lens[run] == 0:
-                emptied.append(run)
-        for run in sorted(emptied, reverse=True):
-            del self._run_starts[run], self._run_lens[run]
+            if count < length:
+                self._run_starts[run], self._run_lens[run] = start + count, length - count
+            else:
+                del self._run_starts[run], self._run_lens[run]
         for page in pages:
             self._num_refs[page] = 1
         self._num_free -= num_pages
@@ -163,7 +161,10 @@ class KVPool:
         return torch.empty(*grid, heads, dim, dtype=self.dtype, device=device)
 
     def _choose_runs(self, num_pages: int) -> list[int]:
-        """Return the first run that is long enough, else the longest ones that are together."""
+        """Return the first run that is long enough, else the longest ones that are together.
+
+        Several runs come in falling order of index, so that each may be deleted as it is used up.
+        """
         for run, length in enumerate(self._run_lens):
             if length >= num_pages:
                 return [run]
@@ -173,7 +174,7 @@ class KVPool:
             num_pages -= self._run_lens[run]
             if num_pages <= 0:
                 break
-        return chosen
+        return sorted(chosen, reverse=True)
 
     def _add_run(self, start: int, count: int) -> None:
         """Put `count` free pages back, joined with the runs they touch."""

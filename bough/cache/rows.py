@@ -10,8 +10,8 @@ import numpy.typing as npt
 from bough.cache.node import QuerySpan, RadixNode
 from bough.forest import Forest
 
-PARENT, START, LENGTH, FIRST_SLOT, NUM_PAGES, CAPACITY = range(6)
-DEAD_ROW = ((-1,), (0,), (0,), (0,), (0,), (0,))
+PARENT, START, LENGTH, FIRST_SLOT, NUM_PAGES = range(5)
+DEAD_ROW = ((-1,), (0,), (0,), (0,), (0,))
 SLACK_PAGES = 8  # cells that an open leaf gets before it has pages
 
 
@@ -32,8 +32,9 @@ class NodeRows:
         self._page_size = page_size
         self._num_rows = 0
         self._dead_rows: list[int] = []
-        self._table = np.empty((6, 64), dtype=np.int32)
+        self._table = np.empty((5, 64), dtype=np.int32)
         self._page_start = np.empty(64, dtype=np.int64)
+        self._capacity: list[int] = []  # cells of each row's region
         self._buffer = np.zeros(1024, dtype=np.int32)
         self._buffer_end = 0
         self._max_page = -1
@@ -54,14 +55,15 @@ class NodeRows:
             len(node.tokens),
             node.first_slot,
             num_pages,
-            capacity,
         )
+        self._capacity[row] = capacity
         node.row = row
 
     def remove(self, node: RadixNode) -> None:
         """Let the row of `node` be dead; no row below it is left."""
         self._table[:, node.row : node.row + 1] = DEAD_ROW
         self._page_start[node.row] = 0
+        self._capacity[node.row] = 0
         self._dead_rows.append(node.row)
         node.row = -1
 
@@ -77,12 +79,12 @@ class NodeRows:
             len(upper.tokens),
             upper.first_slot,
             num_upper,
-            num_upper,
         )
+        self._capacity[row] = num_upper
         self._page_start[row] = self._page_start[below]
         self._table[:NUM_PAGES, below] = (row, lower.start, len(lower.tokens), lower.first_slot)
         self._table[NUM_PAGES, below] = num_lower
-        self._table[CAPACITY, below] -= num_before
+        self._capacity[below] -= num_before
         self._page_start[below] += num_before
         upper.row = row
 
@@ -93,18 +95,19 @@ class NodeRows:
     def add_page(self, node: RadixNode) -> None:
         """Take over the last page of a node, which is new, and its first slot."""
         row, at = node.row, len(node.pages) - 1
-        capacity = int(self._table[CAPACITY, row])
-        if at == capacity:
-            begin = self._new_region(2 * capacity)
+        if at == self._capacity[row]:
+            begin = self._new_region(2 * at)
             old = int(self._page_start[row])
             self._buffer[begin : begin + at] = self._buffer[old : old + at]
             self._page_start[row] = begin
-            self._table[CAPACITY, row] = 2 * capacity
+            self._capacity[row] = 2 * at
+        if at == 0:
+            self._table[FIRST_SLOT, row] = node.first_slot
         page = node.pages[-1]
-        self._buffer[self._page_start[row] + at] = page
-        self._max_page = max(self._max_page, page)
-        self._table[FIRST_SLOT, row] = node.first_slot
+        self._buffer[self._page_start.item(row) + at] = page
         self._table[NUM_PAGES, row] = at + 1
+        if page > self._max_page:
+            self._max_page = page
 
     def snapshot(self, spans: Sequence[QuerySpan]) -> Forest:
         """Copy the rows and share the buffer; `max_page` is the largest page ever named.
@@ -115,7 +118,7 @@ class NodeRows:
         Raises:
             ValueError: a span's node is not locked, or a query lies outside its node.
         """
-        table = self._table[: NUM_PAGES + 1, : self._num_rows].copy()
+        table = self._table[:, : self._num_rows].copy()
         node = np.array([span.node.row for span in spans], dtype=np.int32)
         first = np.array([span.position for span in spans], dtype=np.int32)
         counts = np.array([span.num_queries for span in spans], dtype=np.int32)
@@ -143,8 +146,7 @@ class NodeRows:
             self._table = np.concatenate((self._table, self._table), axis=1)
             self._page_start = np.concatenate((self._page_start, self._page_start))
         self._num_rows += 1
-        # A row is dead until it is filled, so that moving the regions leaves it out.
-        self._table[CAPACITY, self._num_rows - 1] = 0
+        self._capacity.append(0)  # a row without a region until it is filled
         return self._num_rows - 1
 
     def _new_region(self, capacity: int) -> int:
@@ -156,8 +158,9 @@ class NodeRows:
 
     def _gather_regions(self, extra: int) -> None:
         """Copy the regions of live rows to the head of a new buffer, at most half full."""
-        rows = np.flatnonzero(self._table[CAPACITY, : self._num_rows])
-        lengths = self._table[CAPACITY, rows].astype(np.int64)
+        capacity = np.array(self._capacity, dtype=np.int64)
+        rows = np.flatnonzero(capacity)
+        lengths = capacity[rows]
         ends = np.cumsum(lengths)
         begins = ends - lengths
         total = int(ends[-1]) if len(ends) else 0

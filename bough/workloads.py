@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from bough.expect import expect
 from bough.forest import Forest
 
 
@@ -28,6 +29,7 @@ def forest_from_text(
     Raises:
         ValueError: the text cannot be read, or a level does not divide over the one above.
     """
+    expect(page_size >= 1, "page_size", "at least 1", page_size)
     nodes, tokens = _read(text)
     parent: list[int] = []
     length: list[int] = []

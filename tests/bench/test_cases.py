@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bough.bench.cases import SUITES, Case, read_cases
+
+
+def test_the_cpu_suite_holds_the_forests_that_figures_are_promised_for() -> None:
+    assert {"1,16|8192,128", "16|2048", "16|2048 shuffled"} <= set(SUITES["cpu"])
+
+
+def test_a_case_is_read_back_from_its_name() -> None:
+    case = Case.parse("2,4|8,3 shuffled", query_len=2)
+    assert case == Case(workload="2,4|8,3", is_shuffled=True, query_len=2)
+    assert Case.parse(case.name, query_len=2) == case
+
+
+def test_shuffled_pages_are_the_same_pages_in_another_order() -> None:
+    plain, shuffled = (Case.parse(f"1,4|64,32{end}").forest(4) for end in ("", " shuffled"))
+    assert np.array_equal(plain.page_indices, np.arange(48))
+    assert not np.array_equal(shuffled.page_indices, plain.page_indices)
+    assert np.array_equal(np.sort(shuffled.page_indices), plain.page_indices)
+
+
+def test_cases_of_a_suite_and_by_hand_are_taken_once_each() -> None:
+    names = [
+        case.name for case in read_cases("cpu", ["16|2048", "1|7"], query_len=1, is_shuffled=False)
+    ]
+    assert names == [*SUITES["cpu"], "1|7"]
+
+
+def test_every_case_can_be_measured_with_shuffled_pages_too() -> None:
+    cases = read_cases(None, ["1|7", "1|9 shuffled"], query_len=1, is_shuffled=True)
+    assert [case.name for case in cases] == ["1|7", "1|7 shuffled", "1|9", "1|9 shuffled"]
+
+
+def test_an_unknown_suite_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"suite must be one of cpu, .*, got 'gpu'"):
+        read_cases("gpu", [], query_len=1, is_shuffled=False)

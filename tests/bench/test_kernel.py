@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from bough.bench.cases import Case
+from bough.bench.contestant import Step
+from bough.bench.kernel import Row, bench_kernel
+from bough.bench.ours import Bough
+from bough.bench.plot import plot_kernel
+from bough.bench.problem import Problem
+from bough.bench.report import Report, run_settings
+from bough.bench.sdpa import TorchSdpa
+from bough.bench.table import kernel_table, left_out
+from tests.bench.problems import RATES, setup_for
+
+
+class AlwaysWrong:
+    name = "wrong"
+
+    def refusal(self, problem: Problem) -> str | None:
+        return None
+
+    def prepare(self, problem: Problem) -> Step:
+        return Step(lambda: torch.zeros_like(problem.q), lambda out: out)
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    """Two cases with a contestant that is wrong in both."""
+    contestants = (Bough(), TorchSdpa(), AlwaysWrong())
+    return [
+        bench_kernel(Case.parse(text), setup_for(), RATES, repeats=2, contestants=contestants)
+        for text in ("1,4|16,5", "2|9 shuffled")
+    ]
+
+
+def test_a_wrong_contestant_gets_no_figure(rows: list[Row]) -> None:
+    wrong = rows[0].score("wrong")
+    assert wrong.us is None
+    assert wrong.error == pytest.approx(1.0)
+    assert wrong.refusal is not None and wrong.refusal.startswith("wrong: error 1.0e+00")
+    assert left_out(rows)[0].startswith("1,4|16,5: wrong left out, wrong: error")
+
+
+def test_figures_follow_from_the_median(rows: list[Row]) -> None:
+    row = rows[0]
+    ours, sdpa = row.score("bough"), row.score("sdpa")
+    assert ours.us is not None and sdpa.us is not None and sdpa.times_ours is not None
+    assert ours.gb_per_s == pytest.approx((row.kv_bytes + row.qo_bytes) / ours.us / 1e3)
+    assert ours.tflop_per_s == pytest.approx(row.flops / ours.us / 1e6)
+    assert ours.percent_of_roofline == pytest.approx(100 * row.roofline_us / ours.us)
+    assert sdpa.times_ours == pytest.approx(sdpa.us / ours.us)
+    assert (row.unique_tokens, row.path_tokens) == (36, 84)
+
+
+def test_the_report_holds_what_a_reader_needs(rows: list[Row], tmp_path: Path) -> None:
+    report = Report(
+        benchmark="kernel", suite="cpu", settings=run_settings(setup_for(), RATES), rows=rows
+    )
+    path = tmp_path / "new" / "kernel.json"
+    report.write(path)
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    wanted = "benchmark suite date commit device threads versions spec dtype page_size"
+    assert {*wanted.split(), "copy_gb_per_s", "matmul_tflop_per_s"} <= facts.keys()
+    assert [row["pages"] for row in facts["rows"]] == ["in order", "shuffled"]
+    assert {score["name"] for score in facts["rows"][0]["scores"]} == {"bough", "sdpa", "wrong"}
+    assert [file.name for file in path.parent.iterdir()] == ["kernel.json"]
+
+
+def test_the_table_names_every_workload(rows: list[Row]) -> None:
+    console = Console(width=100, file=StringIO())
+    with console.capture() as capture:
+        console.print(kernel_table(rows))
+    assert "1,4|16,5" in capture.get()
+    assert "2|9 shuffled" in capture.get()
+
+
+def test_the_picture_is_written(rows: list[Row], tmp_path: Path) -> None:
+    settings = run_settings(setup_for(), RATES)
+    report = Report(benchmark="kernel", suite=None, settings=settings, rows=rows)
+    plot_kernel(report, tmp_path / "kernel.png")
+    assert (tmp_path / "kernel.png").read_bytes().startswith(b"\x89PNG")

@@ -14,6 +14,7 @@ INSTALLED := .venv/installed
 
 # A dozen questions below one file header, four samples each, from the model in this repository.
 demo: $(INSTALLED)
+	@mkdir -p out
 	.venv/bin/bough generate --model models/stdlib-gqa --prompts examples/demo.jsonl \
 		--output out/demo.jsonl --n 4 --temperature 0.6 --seed 1 --device cpu --show 3
 
@@ -29,5 +30,6 @@ $(INSTALLED): pyproject.toml constraints.txt constraints-cpu.txt
 	test -x .venv/bin/pip || $(PYTHON) -m venv .venv || { \
 		$(PYTHON) -m venv --clear --without-pip .venv && \
 		$(PYTHON) -m pip --python .venv/bin/python install pip; }
-	.venv/bin/python -m pip install $(PINS) -e '.[server,bench,dev]'
+	@echo "Installing into .venv; this takes a few minutes, once."
+	.venv/bin/python -m pip install --quiet $(PINS) -e '.[server,bench,dev]'
 	@touch $@

@@ -34,7 +34,9 @@ def generate(
             "--resume", help="Keep the prompts that OUTPUT has; append as others are finished."
         ),
     ] = False,
-    show: Annotated[int, typer.Option(min=0, help="Print a sample of this many prompts.")] = 0,
+    show: Annotated[
+        int, typer.Option(min=0, help="Print the first sample of this many prompts.")
+    ] = 0,
     n: Annotated[int, _sampling("Samples of a prompt.")] = 1,
     max_tokens: Annotated[int, _sampling("Most tokens of a sample.")] = 64,
     temperature: Annotated[float, _sampling("0 takes the most likely token.")] = 1.0,

@@ -165,8 +165,8 @@ def _shown_sample(llm: LLM, job: Job, output: RequestOutput) -> ShownSample:
     if prompt is None and llm.tokenizer is not None:
         prompt = llm.tokenizer.decode(output.prompt_token_ids)
     return ShownSample(
-        title=f"line {job.line.index + 1}, sample 1 of {len(output.outputs)}, "
-        f"{len(sample.token_ids)} tokens, ended by {sample.finish_reason}",
+        title=f"index {job.line.index}, sample {sample.index}: {len(sample.token_ids)} tokens, "
+        f"ended by {sample.finish_reason}",
         prompt=str(output.prompt_token_ids) if prompt is None else prompt,
         completion=str(sample.token_ids) if completion is None else completion,
     )

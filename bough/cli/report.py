@@ -12,7 +12,7 @@ from rich.text import Text
 
 from bough.engine.stats import EngineStats
 
-SHOWN_PROMPT_LINES = 8
+SHOWN_PROMPT_LINES = 4
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -160,8 +160,7 @@ def parse_bytes(text: str) -> int:
 
 
 def _marked_lines(shown: ShownSample) -> Iterator[Text]:
-    prompt_lines = _printable(shown.prompt).split("\n")
-    before, last = prompt_lines[:-1], prompt_lines[-1]
+    *before, last = _printable(shown.prompt).split("\n")
     if len(before) > SHOWN_PROMPT_LINES:
         before = ["...", *before[-SHOWN_PROMPT_LINES:]]
     for line in before:

@@ -261,9 +261,9 @@ def test_samples_are_shown_when_asked(model: Path, tmp_path: Path) -> None:
     prompts = write_prompts(tmp_path, TEXTS)
     result = run(model, prompts, "--max-tokens", 6, "--n", 2, "--show", 2, "--ignore-eos")
     assert result.exit_code == 0
-    assert "line 1, sample 1 of 2, 6 tokens, ended by length" in result.stdout
+    assert "index 0, sample 0: 6 tokens, ended by length" in result.stdout
     assert "  def branch(self, leaf):" in result.stdout
-    assert "line 3" not in result.stdout
+    assert "index 2" not in result.stdout
 
 
 @pytest.mark.parametrize("num_torn", [5, 200])

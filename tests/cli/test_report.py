@@ -65,7 +65,7 @@ def test_the_lines_that_a_sample_wrote_have_a_bar() -> None:
     text = printed(ShownSample(title="first", prompt=prompt, completion="x):\n    return x"))
     lines = [line.rstrip() for line in text.splitlines()]
     assert lines[0].startswith("first ──")
-    assert lines[1:3] == ["  ...", "  line 12"]
+    assert lines[1:3] == ["  ...", "  line 16"]
     assert lines[-4:] == ["  line 19", "▌ def f(x):", "▌     return x", ""]
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from bough.expect import expect
 
+MAX_PENALTY = 1e6  # beyond it, products with logits leave the range of fp32
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
@@ -56,8 +58,9 @@ class SamplingParams:
             "top_k": (_is_int(self.top_k, -1), "a whole number of at least -1"),
             "min_p": (_is_number(self.min_p) and self.min_p <= 1, "from 0 to 1"),
             "repetition_penalty": (
-                _is_number(self.repetition_penalty) and self.repetition_penalty > 0,
-                "positive",
+                _is_number(self.repetition_penalty)
+                and 1 / MAX_PENALTY <= self.repetition_penalty <= MAX_PENALTY,
+                f"from {1 / MAX_PENALTY} to {MAX_PENALTY}",
             ),
             "max_tokens": _at_least(self.max_tokens, 1),
             "stop": (self._has_valid_stop(), "a string or strings that are not empty"),

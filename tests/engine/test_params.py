@@ -34,6 +34,8 @@ def test_one_stop_string_is_a_list_of_one() -> None:
         ("top_k", 2.0),
         ("min_p", 1.5),
         ("repetition_penalty", 0),
+        ("repetition_penalty", 1e-300),
+        ("repetition_penalty", 1e300),
         ("max_tokens", 0),
         ("seed", -1),
         ("logprobs", -1),

@@ -83,8 +83,9 @@ def generate(
     end.
 
     Lines that cannot be run are named on stderr by their number, counted from 1; the others run,
-    and the exit code is 2. The same seed gives the same samples, in whatever batch; prompts that
-    are equal get different ones, unless their lines set the same seed.
+    and the exit code is 2. The same seed gives the same samples in whatever batch, up to rounding:
+    a near tie may fall the other way, rarely in float32, now and then in bfloat16. Prompts that
+    are equal get different samples, unless their lines set the same seed.
 
     Examples:
 

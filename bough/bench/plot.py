@@ -56,7 +56,6 @@ def plot_kernel(report: Report, path: Path) -> None:
         axes.spines[side].set_visible(False)
     axes.legend(frameon=False, ncols=len(names) + 1, loc="upper left", fontsize=8)
     axes.set_title(_title(report), loc="left", fontsize=9, color="#444444")
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=160)
 
 

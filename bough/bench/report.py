@@ -38,7 +38,6 @@ class Report:
         """Write JSON; the file appears whole or not at all."""
         facts = {"benchmark": self.benchmark, "suite": self.suite, **self.settings}
         facts["rows"] = [asdict(row) for row in self.rows]
-        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.unfinished")
         unfinished.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         os.replace(unfinished, path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from bough.cli.errors import need_matplotlib
+from bough.cli.errors import check_outputs
 
 if TYPE_CHECKING:
     from bough.bench.kernel import Row
@@ -75,7 +75,7 @@ def kernel(
 
     if device != "cpu":
         raise ValueError(f"device must be cpu, for which there are kernels, got {device!r}")
-    need_matplotlib(png)
+    check_outputs(json=json, png=png)
     suite = suite if suite or workload else "cpu"
     setup = _setup(device, spec, dtype, page_size)
     cases = read_cases(suite, workload or [], query_len=query_len, is_shuffled=shuffled)
@@ -127,6 +127,7 @@ def plan(
     from bough.bench.report import Report, run_settings
     from bough.bench.table import plan_table
 
+    check_outputs(json=json)
     setup = _setup(device, spec, "float32" if device == "cpu" else "bfloat16", page_size)
     texts = workload or ([] if suite else list(PLAN_SUITE))
     cases = read_cases(suite, texts, query_len=1, is_shuffled=False)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from bough.expect import expect
+
 
 @contextmanager
 def refusing_bad_input() -> Iterator[None]:
@@ -26,14 +28,19 @@ def refusing_bad_input() -> Iterator[None]:
         _refuse(str(error))
 
 
-def need_matplotlib(png: Path | None) -> None:
-    """Refuse a picture where nothing can draw it, before the work is done.
+def check_outputs(*, json: Path | None = None, png: Path | None = None) -> None:
+    """Make the folders of output files, and refuse what could not be written, before the work.
 
     Raises:
-        ValueError: `png` is given and matplotlib is not installed.
+        ValueError: a path is a folder, or `png` is given and matplotlib is not installed.
+        OSError: a folder cannot be made.
     """
     if png is not None and find_spec("matplotlib") is None:
         raise ValueError(f"--png must be left out without matplotlib (extra bench), got {png}")
+    for path in (json, png):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            expect(not path.is_dir(), "output", "a file, not a folder", path)
 
 
 def _refuse(what: str) -> None:

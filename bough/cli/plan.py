@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bough.cli.errors import need_matplotlib
+from bough.cli.errors import check_outputs
 
 
 def plan(
@@ -43,7 +43,7 @@ def plan(
     from bough.spec import AttentionSpec
     from bough.workloads import forest_from_text
 
-    need_matplotlib(png)
+    check_outputs(png=png)
     made = make_plan(
         forest_from_text(forest, page_size, query_len=query_len),
         AttentionSpec.parse(spec),

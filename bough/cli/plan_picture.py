@@ -41,7 +41,6 @@ def draw_plan(plan: Plan, title: str, path: Path) -> None:
     read, apart = plan.schedule.num_tokens_read, plan.forest.num_path_tokens
     saved = f"{read:,} KV tokens read; request by request {apart:,} ({apart / max(1, read):.1f}x)"
     above.set_title(saved, loc="right", fontsize=9, color=_GREY, pad=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
 

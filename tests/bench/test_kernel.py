@@ -63,7 +63,7 @@ def test_the_report_holds_what_a_reader_needs(rows: list[Row], tmp_path: Path) -
     report = Report(
         benchmark="kernel", suite="cpu", settings=run_settings(setup_for(), RATES), rows=rows
     )
-    path = tmp_path / "new" / "kernel.json"
+    path = tmp_path / "kernel.json"
     report.write(path)
     facts = json.loads(path.read_text(encoding="utf-8"))
     wanted = "benchmark suite date commit device threads versions spec dtype page_size"

@@ -39,7 +39,9 @@ def test_help_does_not_import_torch() -> None:
         (["bench", "kernel", "--suite", "none"], "suite must be one of cpu, "),
         (["bench", "kernel", "--dtype", "int8"], "dtype must be one of float32, "),
         (["bench", "kernel", "--device", "abacus"], "device must be cpu, "),
-        (["train", "."], "."),
+        (["plan", "1|8", "--png", "/"], "output must be a file, not a folder, got /"),
+        (["bench", "plan", "--json", "/dev/null/x.json"], "/dev/null: "),
+        (["train", "."], "output must be a new folder unless overwriting, got ."),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -11,7 +11,7 @@ SMALL = ["--spec", "gqa:4:2:16", "--page-size", "4"]
 
 
 def test_kernels_are_measured_by_hand_written_workloads(tmp_path: Path) -> None:
-    path, picture = tmp_path / "kernel.json", tmp_path / "kernel.png"
+    path, picture = tmp_path / "new" / "kernel.json", tmp_path / "kernel.png"
     arguments = ["--workload", "1,4|16,5", "--workload", "2|9", "--shuffled", "--repeats", "1"]
     outputs = ["--json", str(path), "--png", str(picture)]
     result = CliRunner().invoke(app, ["bench", "kernel", *SMALL, *arguments, *outputs])

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bough.attend import attend
     from bough.device import Device
+    from bough.engine import LLM, SamplingParams
     from bough.forest import Forest
     from bough.plan import make_plan
     from bough.spec import AttentionSpec
 
-__all__ = ["AttentionSpec", "Device", "Forest", "attend", "make_plan"]
+__all__ = ["LLM", "AttentionSpec", "Device", "Forest", "SamplingParams", "attend", "make_plan"]
 
 # Names are imported when they are first asked for: torch takes seconds, `bough --help` must not.
 _HOMES = {
     "AttentionSpec": "bough.spec",
     "Device": "bough.device",
     "Forest": "bough.forest",
+    "LLM": "bough.engine",
+    "SamplingParams": "bough.engine",
     "attend": "bough.attend",
     "make_plan": "bough.plan",
 }

@@ -224,6 +224,18 @@ class Forest:
         return np.bincount(ending, minlength=self.num_nodes).astype(np.int32)
 
     @cached_property
+    def node_visible_len(self) -> IntArray:
+        """[num_nodes] tokens of each node that the newest of its queries sees."""
+        own_last = np.full(self.num_nodes, -1, dtype=np.int32)
+        seeing = self.query_node >= 0
+        np.maximum.at(own_last, self.query_node[seeing], self.query_position[seeing])
+        # A node with a child that has queries is seen whole.
+        _, begin, end = self.subtree
+        is_passed = end - begin > self.node_num_queries
+        seen = np.where(is_passed, self.node_len, own_last + np.int32(1) - self.node_start)
+        return np.maximum(seen, 0)
+
+    @cached_property
     def subtree(self) -> tuple[IntArray, IntArray, IntArray]:
         """Queries below each node, as ranges of one order.
 
@@ -234,18 +246,17 @@ class Forest:
         own = self.node_num_queries
         total = own.copy()
         for level in reversed(self.levels[1:]):
-            np.add.at(total, self.node_parent[level], total[level])
+            below = np.bincount(self.node_parent[level], total[level], minlength=self.num_nodes)
+            total += below.astype(np.int32)
         begin = np.zeros_like(total)
-        for depth, level in enumerate(self.levels):
+        for level in self.levels:
             above = self.node_parent[level]
             by_parent = np.argsort(above, kind="stable")
             level, above = level[by_parent], above[by_parent]
             before = np.cumsum(total[level]) - total[level]
-            if depth:
-                is_first = np.r_[True, above[1:] != above[:-1]]
-                runs = np.cumsum(is_first) - 1
-                before = before - before[is_first][runs] + begin[above] + own[above]
-            begin[level] = before
+            is_first = np.diff(above, prepend=-2) != 0
+            first = _at(begin + own, above, 0) - before
+            begin[level] = before + first[is_first][np.cumsum(is_first) - 1]
         seeing = np.flatnonzero(self.query_node >= 0)
         by_node = np.argsort(begin[self.query_node[seeing]], kind="stable")
         return seeing[by_node].astype(np.int32), begin, begin + total

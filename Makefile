@@ -16,7 +16,8 @@ INSTALLED := .venv/installed
 demo: $(INSTALLED)
 	@mkdir -p out
 	.venv/bin/bough generate --model models/stdlib-gqa --prompts examples/demo.jsonl \
-		--output out/demo.jsonl --n 4 --temperature 0.6 --seed 1 --device cpu --show 3
+		--output out/demo.jsonl --n 4 --temperature 0.6 --seed 1 \
+		--device cpu --dtype float32 --show 3
 
 # One thread a test worker: two workers would otherwise fight for the cores.
 test: $(INSTALLED)

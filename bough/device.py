@@ -17,9 +17,13 @@ class Device:
         num_workers: tiles that run side by side (streaming multiprocessors of a GPU).
         bandwidth: bytes per second from memory, all workers together.
         matmul_rate: FLOP per second of dense products, all workers together.
+        score_rate: scores per second through the softmax, all workers together.
         tile_seconds: fixed cost of one tile.
         partial_seconds: fixed cost of one more partial for one query, beside its bytes.
         merge_seconds: fixed cost of the merging pass, once per step.
+        is_overlapped: whether a tile reads its next tokens while it computes.
+        min_itemsize: bytes at which a stored number counts at least: rows are converted before
+            they are used.
         row_quantum: query rows are computed in multiples of this.
         max_tile_rows: most query rows of one tile; a node is read once per such tile.
         kv_quantum: KV tokens are cut in multiples of this.
@@ -31,9 +35,12 @@ class Device:
     num_workers: int
     bandwidth: float
     matmul_rate: float
+    score_rate: float
     tile_seconds: float
     partial_seconds: float
     merge_seconds: float
+    is_overlapped: bool
+    min_itemsize: int
     row_quantum: int
     max_tile_rows: int
     kv_quantum: int
@@ -62,30 +69,37 @@ class Device:
         return devices[name]
 
 
+# Two cores of a server, as `bough bench kernel` sees them in fp32.
 CPU = Device(
     name="cpu",
     torch_device="cpu",
     num_workers=1,
-    bandwidth=15e9,
-    matmul_rate=100e9,
-    tile_seconds=60e-6,
-    partial_seconds=0.5e-6,
-    merge_seconds=80e-6,
+    bandwidth=6e9,
+    matmul_rate=90e9,
+    score_rate=0.5e9,
+    tile_seconds=5e-6,
+    partial_seconds=1e-6,
+    merge_seconds=150e-6,
+    is_overlapped=False,
+    min_itemsize=4,
     row_quantum=1,
     max_tile_rows=4096,
     kv_quantum=1,
     is_split_by_head=False,
 )
-# Copy bandwidth and bf16 product rate as measured on an H100 80GB HBM3.
+# Copy bandwidth as measured on an H100 80GB HBM3; 16 exponentials a clock and multiprocessor.
 H100 = Device(
     name="h100",
     torch_device="cuda",
     num_workers=132,
     bandwidth=3.01e12,
     matmul_rate=600e12,
+    score_rate=3.6e12,
     tile_seconds=1.5e-6,
     partial_seconds=0.0,
     merge_seconds=2.5e-6,
+    is_overlapped=True,
+    min_itemsize=1,
     row_quantum=16,
     max_tile_rows=64,
     kv_quantum=64,

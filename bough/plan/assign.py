@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 Seconds = npt.NDArray[np.float64]
 # Items a worker that are dealt one by one at the end, which evens out what came before.
-_DEALT_LAST = 4
+_DEALT_LAST = 1
 
 
 class Assignment(NamedTuple):

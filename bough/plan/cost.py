@@ -4,10 +4,13 @@ A tile computes the attention of some query rows over some KV tokens on one work
 heads in the tile, r query rows a head (queries x group_size, padded to the device's row quantum)
 and t tokens:
 
-    bytes(t)    = t x stored bytes of h heads
-    flops(r, t) = 2 x r x t x h x (qk_dim + v_dim)
-    C(r, t)     = tile_seconds + max(bytes(t) / worker bandwidth, flops(r, t) / worker rate)
+    bytes(t) = t x stored bytes of h heads
+    scores(r, t) = r x t x h
+    flops(r, t) = 2 x scores(r, t) x (qk_dim + v_dim)
+    products(r, t) = flops(r, t) / matmul rate + scores(r, t) / score rate
+    C(r, t) = tile_seconds + max(bytes(t) / worker bandwidth, products(r, t))
 
+or the sum of the two where a device reads and computes in turn.
 The worker rates are the device's, divided by its workers: C is in worker-seconds, and a schedule
 whose workers are evenly loaded takes sum(C) / num_workers. A query that is cut into several tiles
 leaves a partial in fp32 for each of them, written once and read once:
@@ -65,26 +68,41 @@ class CostModel:
     def _per_token(self) -> float:
         # Each head split reads the shared rotary key of tied specs on its own.
         shared_again = (self.num_head_splits - 1) * self.spec.rope_dim
-        stored = (self.spec.elements_per_token + shared_again) * self.itemsize
+        itemsize = max(self.itemsize, self.device.min_itemsize)
+        stored = (self.spec.elements_per_token + shared_again) * itemsize
         return stored * self.device.num_workers / self.device.bandwidth
 
     @cached_property
     def _per_pair(self) -> float:
-        return self.spec.flops(1) * self.device.num_workers / self.device.matmul_rate
+        products = self.spec.flops(1) / self.device.matmul_rate
+        softmax = self.spec.num_q_heads / self.device.score_rate
+        return (products + softmax) * self.device.num_workers
 
     def rate(self, num_queries: Counts) -> Seconds:
         """Cost of one more KV token for each count of queries, fixed cost apart."""
         quantum = self.device.row_quantum
         rows = num_queries * self.spec.group_size
         padded = -(-rows // quantum) * quantum / self.spec.group_size
-        return np.maximum(self._per_token, padded * self._per_pair)
+        products = padded * self._per_pair
+        if self.device.is_overlapped:
+            return np.maximum(self._per_token, products)
+        return self._per_token + products
+
+    def line(self, num_queries: Counts) -> tuple[Seconds, Seconds]:
+        """Cost of work before it is divided: full tiles of queries, then one with the rest.
+
+        Returns:
+            fixed cost, and cost per KV token, of each count of queries.
+        """
+        full, rest = np.divmod(num_queries, self.max_tile_queries)
+        has_rest = rest > 0
+        of_full = float(self.rate(np.asarray(self.max_tile_queries)))
+        return (full + has_rest) * self.fixed, full * of_full + has_rest * self.rate(rest)
 
     def tiles(self, num_queries: Counts, num_tokens: Counts) -> Seconds:
-        """Cost of work before it is divided: full tiles of queries, then one with the rest."""
-        full, rest = np.divmod(num_queries, self.max_tile_queries)
-        most = np.asarray(self.max_tile_queries)
-        cost = full * (self.fixed + self.rate(most) * num_tokens)
-        return cost + (rest > 0) * (self.fixed + self.rate(rest) * num_tokens)
+        """Cost of work before it is divided."""
+        fixed, per_token = self.line(num_queries)
+        return fixed + per_token * num_tokens
 
     def partials(self, num_partials: Counts) -> Seconds:
         """Cost of writing partials of whole queries and merging them."""

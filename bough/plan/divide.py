@@ -14,17 +14,15 @@ from bough.plan.cost import CostModel
 # Largest tile allowed, as a multiple of the lower bound on the makespan, and how close to that
 # bound a makespan must come to be taken without trying the next.
 _LIMITS = (
-    (1.0, 1.05),
-    (1.1, 1.06),
-    (0.52, 1.07),
-    (0.35, 1.08),
-    (1.25, 1.1),
-    (0.26, 1.1),
-    (0.8, 1.12),
-    (0.92, 1.12),
-    (0.65, 1.15),
-    (0.43, 1.15),
-    (1.4, 1.15),
+    (1.0, 1.06),
+    (1.1, 1.1),
+    (0.52, 1.12),
+    (1.25, 1.16),
+    (0.35, 1.2),
+    (0.8, 1.22),
+    (0.26, 1.22),
+    (0.65, 1.22),
+    (1.4, 1.22),
 )
 
 

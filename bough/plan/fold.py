@@ -42,10 +42,8 @@ def fold(forest: Forest, cost: CostModel) -> Tasks:
     """
     is_folded = _fold_where_it_pays(forest, cost)
     tasks = _tasks(forest, is_folded)
-    if not is_folded.all():
-        apart = _tasks(forest, np.ones_like(is_folded))
-        if _total(forest, cost, apart) < _total(forest, cost, tasks):
-            return apart
+    if not is_folded.all() and _seconds_apart(forest, cost) < _seconds(forest, cost, tasks):
+        return _tasks(forest, np.ones_like(is_folded))
     return tasks
 
 
@@ -57,7 +55,10 @@ def _fold_where_it_pays(forest: Forest, cost: CostModel) -> npt.NDArray[np.bool_
     parent = forest.node_parent
     above = np.zeros(forest.num_nodes, dtype=np.int64)
     is_folded = np.zeros(forest.num_nodes, dtype=np.bool_)
-    alone = cost.tiles(below, length)
+    fixed, per_token = cost.line(below)
+    own_fixed, own_per_token = cost.line(own)
+    partials = cost.partials(below - own)
+    alone = fixed + per_token * length
     has_parent = parent >= 0
     children_alone = _sum_to_parents(parent[has_parent], alone[has_parent], forest.num_nodes)
 
@@ -67,11 +68,10 @@ def _fold_where_it_pays(forest: Forest, cost: CostModel) -> npt.NDArray[np.bool_
         children = children[below[children] > 0]
         reach = above[level] + length[level]
         above[level] = reach
-        with_above = cost.tiles(below[children], above[parent[children]] + length[children])
+        with_above = alone[children] + per_token[children] * above[parent[children]]
         together = _sum_to_parents(parent[children], with_above, forest.num_nodes)
-        kept = cost.tiles(below[level], reach) + cost.partials((below - own)[level])
-        kept += children_alone[level]
-        apart = together[level] + (own[level] > 0) * cost.tiles(own[level], reach)
+        kept = fixed[level] + per_token[level] * reach + partials[level] + children_alone[level]
+        apart = together[level] + own_fixed[level] + own_per_token[level] * reach
         is_folded[level] = apart <= kept
         above[level] = np.where(is_folded[level], reach, 0)
         above[children] = above[parent[children]]
@@ -103,11 +103,18 @@ def _tasks(forest: Forest, is_folded: npt.NDArray[np.bool_]) -> Tasks:
     return Tasks(node=node, start=start[node], query_task=query_task, query=order[at])
 
 
-def _total(forest: Forest, cost: CostModel, tasks: Tasks) -> float:
+def _seconds(forest: Forest, cost: CostModel, tasks: Tasks) -> float:
     """Worker-seconds of all tasks, undivided, with the partials they leave."""
     num_queries = np.bincount(tasks.query_task, minlength=len(tasks.node))
-    stop = forest.node_start + forest.node_visible_len
-    tiles = cost.tiles(num_queries, stop[tasks.node] - tasks.start)
+    stop = (forest.node_start + forest.node_visible_len)[tasks.node]
+    tiles = cost.tiles(num_queries, stop - tasks.start)
     num_tasks = np.bincount(tasks.query, minlength=forest.num_queries)
     num_partials = num_tasks[num_tasks > 1].sum()
     return float(tiles.sum() + cost.partials(num_partials) + cost.merge * bool(num_partials))
+
+
+def _seconds_apart(forest: Forest, cost: CostModel) -> float:
+    """Worker-seconds where the queries of each node read the whole path; no partials."""
+    node = np.flatnonzero(forest.node_num_queries)
+    stop = (forest.node_start + forest.node_visible_len)[node]
+    return float(cost.tiles(forest.node_num_queries[node].astype(np.int64), stop).sum())

@@ -12,6 +12,9 @@ from bough.kernels.cpu.program import Batch, Read, compile_program
 from bough.plan import Plan
 from bough.spec import AttentionSpec
 
+# Below every score, and finite: a row that sees nothing keeps weights of exp(-inf) = 0.
+_LEAST = torch.finfo(torch.float32).min
+
 
 class States(NamedTuple):
     """Attention states of all queries, then of all partials.
@@ -71,23 +74,23 @@ def _attend_batch(
     rows = rows.view(num_tiles, num_queries, heads, group, spec.qk_dim)
     # [num_kv_heads, n, num_queries * group_size, qk_dim]
     rows = rows.permute(2, 0, 1, 3, 4).reshape(heads, num_tiles, -1, spec.qk_dim)
-    most = torch.full((*rows.shape[:3], 1), -torch.inf)
-    total = torch.zeros_like(most)
-    out = torch.zeros(*rows.shape[:3], spec.v_dim)
+    most = rows.new_full((*rows.shape[:3], 1), _LEAST)
+    out, total = None, None
     for read in batch.reads:
         tokens = planes.read(read.slots)
         score = _scores(rows, tokens, spec)
         if read.visible is not None:
             _hide(score, read, num_queries)
         peak = torch.maximum(score.amax(dim=-1, keepdim=True), most)
-        origin = torch.where(peak == -torch.inf, 0.0, peak)
-        weight = torch.exp_(score.sub_(origin))
-        decay = torch.exp(most - origin)
-        total = weight.sum(dim=-1, keepdim=True).addcmul_(total, decay)
-        out = _product(weight, tokens.value).addcmul_(out, decay)
-        most = peak
+        weight = score.sub_(peak).exp_()
+        part, share = _product(weight, tokens.value), weight.sum(dim=-1, keepdim=True)
+        if out is not None and total is not None:
+            decay = torch.exp(most - peak)
+            part, share = part.addcmul_(out, decay), share.addcmul_(total, decay)
+        out, total, most = part, share, peak
+    assert out is not None and total is not None
     lse = (most + total.log())[..., 0]
-    out = out / torch.where(total == 0, 1.0, total)
+    out = out.div_(total.clamp_(min=torch.finfo(total.dtype).tiny))
     shape = (heads, num_tiles, num_queries, group)
     out = out.view(*shape, -1).permute(1, 2, 0, 3, 4)
     states.out[batch.row] = out.reshape(num_tiles, num_queries, spec.num_q_heads, -1)

@@ -11,14 +11,15 @@ import torch
 
 from bough.plan import Plan
 
-# Tiles of fewer KV tokens are gathered and run together; longer ones are read in place.
-_SHORT_TOKENS = 512
+# Tiles of fewer bytes in fp32 are gathered and run together: a copy of them costs less than the
+# launches of a product of their own. Larger ones are read in place.
+_SHORT_BYTES = 2 << 20
+# Bytes gathered at a time: what allocators hand out again without new pages from the system.
+_GATHER_BYTES = 8 << 20
 # A run of consecutive slots shorter than this is gathered with its neighbours.
 _SHORT_RUN = 128
-# Tokens of one product: scores and the rows that it reads stay in the cache.
+# Tokens of one product that reads in place: its scores stay in the cache.
 _READ_TOKENS = 2048
-# Tokens gathered at a time, which bounds the memory of a batch.
-_BATCH_TOKENS = 16384
 
 Index = npt.NDArray[np.int64]
 
@@ -56,6 +57,7 @@ class _Tiles:
     def __init__(self, plan: Plan) -> None:
         tables = plan.tables
         self.window = plan.cost.spec.window
+        self.token_bytes = plan.cost.spec.kv_bytes(1, 4)
         self.page_size = plan.forest.page_size
         self.num_tiles = plan.schedule.num_tiles
         self.pages: npt.NDArray[np.int32] = tables.pages.numpy()
@@ -110,7 +112,7 @@ def compile_program(plan: Plan) -> list[Batch]:
     if plan.schedule.num_tiles == 0:
         return []
     tiles = _Tiles(plan)
-    is_short = tiles.num_tokens < _SHORT_TOKENS
+    is_short = tiles.num_tokens * tiles.token_bytes < _SHORT_BYTES
     batches = [_long_batch(tiles, tile) for tile in np.flatnonzero(~is_short).tolist()]
     return batches + _short_batches(tiles, np.flatnonzero(is_short & (tiles.num_tokens > 0)))
 
@@ -140,8 +142,9 @@ def _pieces(tiles: _Tiles, segment: int) -> list[tuple[torch.Tensor | slice, int
     if length < _SHORT_RUN * (len(breaks) + 1):
         token = np.arange(first, first + length)
         slots = pages[token // size] * size + token % size
-        for at in range(0, length, _READ_TOKENS):
-            part = slots[at : at + _READ_TOKENS]
+        most = max(1, _GATHER_BYTES // tiles.token_bytes)
+        for at in range(0, length, most):
+            part = slots[at : at + most]
             pieces.append((torch.from_numpy(part)[None], len(part)))
         return pieces
     for begin, stop in pairwise([0, *breaks.tolist(), num_pages]):
@@ -160,12 +163,11 @@ def _short_batches(tiles: _Tiles, short: Index) -> list[Batch]:
     slots, position, tile_begin = _gathered(tiles, short)
     count = tiles.num_tokens[short]
     width = 1 << np.ceil(np.log2(np.maximum(count, 16))).astype(np.int64)
-    shape = tiles.num_queries[short].astype(np.int64) * (_SHORT_TOKENS * 2) + width
+    shape = tiles.num_queries[short].astype(np.int64) * (2 * int(width.max())) + width
     batches = []
     for key in np.unique(shape):
         members = np.flatnonzero(shape == key)
-        num_tokens = int(width[members[0]])
-        most = max(1, _BATCH_TOKENS // num_tokens)
+        most = max(1, _GATHER_BYTES // (int(count[members].max()) * tiles.token_bytes))
         for at in range(0, len(members), most):
             part = members[at : at + most]
             offset = np.arange(int(count[part].max()))

@@ -144,9 +144,10 @@ def assert_covers_everything_once(plan: Plan) -> None:
     """Every (query, visible token) pair in exactly one tile, every tile on one worker, and every
     partial merged once, read from the tables that kernels read."""
     tables, schedule, forest = plan.tables, plan.schedule, plan.forest
-    items = tables.worker_items[: schedule.num_tiles * schedule.num_head_splits].tolist()
+    items = tables.items[: int(tables.num_items)].tolist()
     assert sorted(items) == list(range(schedule.num_tiles * schedule.num_head_splits))
-    assert int(tables.worker_indptr[plan.cost.device.num_workers]) == len(items)
+    assert sorted(schedule.worker_items.tolist()) == sorted(items)
+    assert schedule.worker_indptr[-1] == len(items)
 
     seen: list[Counter[int]] = [Counter() for _ in range(forest.num_queries)]
     partials: list[list[int]] = [[] for _ in range(forest.num_queries)]

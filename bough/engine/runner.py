@@ -35,7 +35,6 @@ class Runner:
         self._device = device
         self._kv = [pool.layer(index) for index in range(pool.num_layers)]
         self._plan: Plan | None = None
-        self._num_planned_tokens = 0
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> Tensor:
@@ -65,19 +64,15 @@ class Runner:
     def num_tokens_read(self) -> int:
         """KV tokens that the last step's tiles read in each layer, each counted once per tile."""
         assert self._plan is not None
-        num_grown = self._plan.forest.num_unique_tokens - self._num_planned_tokens
-        return self._plan.schedule.num_tokens_read + num_grown
+        return self._plan.num_tokens_read
 
     def _follow(self, forest: Forest) -> Plan:
         """Let the plan serve `forest`."""
-        before = None if self._plan is None else self._plan.schedule
         if self._plan is None:
             itemsize = self._pool.dtype.itemsize
             self._plan = make_plan(forest, self._decoder.spec, self._device, itemsize=itemsize)
         else:
             self._plan.update(forest)
-        if self._plan.schedule is not before:
-            self._num_planned_tokens = forest.num_unique_tokens
         return self._plan
 
     def _on_device(self, values: npt.NDArray[np.integer]) -> Tensor:

@@ -16,6 +16,7 @@ from bough.plan.schedule import Schedule, make_schedule, open_segments
 from bough.plan.tables import (
     Arrays,
     PlanCapacity,
+    PlanCapacityError,
     PlanTables,
     check_capacity,
     growing_arrays,
@@ -24,6 +25,7 @@ from bough.plan.tables import (
     schedule_arrays,
     write_tables,
 )
+from bough.spec import AttentionSpec
 
 
 class Plan:
@@ -47,7 +49,7 @@ class Plan:
         self._reserved: PlanTables | None = None
         if capacity is not None:
             self._reserved = reserve_tables(
-                capacity, cost.device.num_workers, cost.num_head_splits, cost.device.torch_device
+                capacity, cost.num_head_splits, cost.device.torch_device
             )
         self.forest: Forest
         self.schedule: Schedule
@@ -94,6 +96,31 @@ class Plan:
         position.add_((position >= 0).to(position.dtype) * num_tokens)
         self.memo.clear()
 
+    @property
+    def num_tokens_read(self) -> int:
+        """KV tokens that the tiles visit in each layer, each counted once per tile."""
+        grown = self.forest.node_len - self._planned.node_len
+        return self.schedule.num_tokens_read + int(grown.sum())
+
+    @property
+    def num_launched_items(self) -> int:
+        """Programs of a launch over all items: the capacity's where there is one."""
+        if self._reserved is not None:
+            return len(self._reserved.items)
+        return self.schedule.num_tiles * self.schedule.num_head_splits
+
+    @property
+    def num_partial_rows(self) -> int:
+        """Partials that a launch may write: the capacity's where there is one."""
+        if self._reserved is not None:
+            return len(self._reserved.merge_indices)
+        return self.schedule.num_partials
+
+    @property
+    def has_merge(self) -> bool:
+        """Whether some query has partials or sees nothing, now or after an update in place."""
+        return self._reserved is not None or bool((self.schedule.query_num_tiles != 1).any())
+
     def describe(self) -> str:
         """Return the schedule as text: totals, then a line per depth of the forest."""
         return describe(self.forest, self.schedule, self.cost)
@@ -103,6 +130,11 @@ class Plan:
         can_grow = self.cost.spec.window is None
         segments = open_segments(forest, schedule, self.cost.max_tile_queries)
         segments = segments if can_grow else segments[:0]
+        if self._reserved is not None and schedule.num_partials > self.num_partial_rows:
+            raise PlanCapacityError(
+                f"num_partials must be at most {self.num_partial_rows}, its capacity, "
+                f"got {schedule.num_partials}"
+            )
         self._write(schedule_arrays(forest, schedule) | growing_arrays(forest, schedule, segments))
         self.forest, self.schedule = forest, schedule
         self._open_segments = segments
@@ -150,7 +182,7 @@ class Plan:
 
 def make_plan(
     forest: Forest,
-    spec: Any,
+    spec: AttentionSpec,
     device: Device,
     capacity: PlanCapacity | None = None,
     *,
@@ -160,7 +192,7 @@ def make_plan(
 
     Args:
         forest: the batch.
-        spec: the `AttentionSpec`.
+        spec: the attention variant.
         device: the machine whose rates and fixed costs count.
         capacity: sizes of buffers that must keep their addresses; None lets them follow the
             forest.

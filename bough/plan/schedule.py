@@ -35,6 +35,7 @@ class Schedule:
         merge_indptr: [num_queries + 1] partials of each query; none where it has one tile or none.
         merge_indices: partials in the order in which they are merged.
         query_num_tiles: [num_queries] tiles of each query.
+        items: [num_tiles * num_head_splits] all items by falling cost.
         worker_indptr: [num_workers + 1] items of each worker.
         worker_items: items in the order in which they run.
         tile_seconds: [num_tiles] expected cost of each tile on one head split.
@@ -56,6 +57,7 @@ class Schedule:
     merge_indptr: IntArray
     merge_indices: IntArray
     query_num_tiles: IntArray
+    items: IntArray
     worker_indptr: IntArray
     worker_items: IntArray
     tile_seconds: npt.NDArray[np.float64]
@@ -114,6 +116,7 @@ def _lay_out(
         merge_indptr=partials.merge_indptr,
         merge_indices=partials.merge_indices,
         query_num_tiles=partials.query_num_tiles,
+        items=item.astype(np.int32),
         worker_indptr=_indptr(np.bincount(worker, minlength=cost.device.num_workers)),
         worker_items=item[by_worker].astype(np.int32),
         tile_seconds=cost.device.tile_seconds + rate * (stop - start),

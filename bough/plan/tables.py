@@ -63,8 +63,8 @@ class PlanTables:
         merge_indices: [num_partials] or fewer.
         query_num_tiles: [num_queries].
         query_position: [num_queries].
-        worker_indptr: [num_workers + 1].
-        worker_items: [num_tiles * num_head_splits].
+        items: [num_tiles * num_head_splits] by falling cost.
+        num_items: [1] entries of `items` in use.
         pages: physical page ids, the forest's `page_indices`.
     """
 
@@ -81,8 +81,8 @@ class PlanTables:
     merge_indices: torch.Tensor
     query_num_tiles: torch.Tensor
     query_position: torch.Tensor
-    worker_indptr: torch.Tensor
-    worker_items: torch.Tensor
+    items: torch.Tensor
+    num_items: torch.Tensor
     pages: torch.Tensor
 
 
@@ -93,9 +93,10 @@ def schedule_arrays(forest: Forest, schedule: Schedule) -> Arrays:
     """Collect the arrays that only a new schedule changes."""
     names = (
         "tile_segment_indptr tile_query_begin tile_num_queries query_indices tile_partial_start "
-        "merge_indptr merge_indices query_num_tiles worker_indptr worker_items"
+        "merge_indptr merge_indices query_num_tiles items"
     )
     arrays: Arrays = {name: getattr(schedule, name) for name in names.split()}
+    arrays["num_items"] = np.array([len(schedule.items)], dtype=np.int32)
     node, begin = schedule.segment_node, schedule.segment_begin
     first_slot = forest.node_first_slot[node] + begin
     arrays["segment_first_slot"] = first_slot % np.int32(forest.page_size)
@@ -128,9 +129,7 @@ def new_tables(arrays: Arrays, device: str) -> PlanTables:
     return PlanTables(**{name: tensor.to(device) for name, tensor in tensors.items()})
 
 
-def reserve_tables(
-    capacity: PlanCapacity, num_workers: int, num_head_splits: int, device: str
-) -> PlanTables:
+def reserve_tables(capacity: PlanCapacity, num_head_splits: int, device: str) -> PlanTables:
     """Allocate tables once, for plans whose addresses must not change."""
     lengths = {
         "tile_segment_indptr": capacity.num_tiles + 1,
@@ -142,8 +141,8 @@ def reserve_tables(
         "merge_indices": capacity.num_partials,
         "query_num_tiles": capacity.num_queries,
         "query_position": capacity.num_queries,
-        "worker_indptr": num_workers + 1,
-        "worker_items": capacity.num_tiles * num_head_splits,
+        "items": capacity.num_tiles * num_head_splits,
+        "num_items": 1,
         "pages": capacity.num_pages,
     }
     names = ("page_start", "first_slot", "position", "len")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from bough.expect import expect
 from bough.spec import AttentionSpec
 
 KV = tuple[Tensor, Tensor] | Tensor
@@ -54,8 +55,8 @@ class KVPool:
     ) -> None:
         sizes = {"num_layers": num_layers, "num_pages": num_pages, "page_size": page_size}
         for name, size in sizes.items():
-            _expect(size >= 1, name, "at least 1", size)
-        _expect(dtype.is_floating_point, "dtype", "a floating type", dtype)
+            expect(size >= 1, name, "at least 1", size)
+        expect(dtype.is_floating_point, "dtype", "a floating type", dtype)
         self.spec = spec
         self.num_layers = num_layers
         self.num_pages = num_pages
@@ -98,7 +99,7 @@ class KVPool:
         Raises:
             PoolExhausted: fewer pages are free; nothing is taken.
         """
-        _expect(num_pages >= 0, "num_pages", "at least 0", num_pages)
+        expect(num_pages >= 0, "num_pages", "at least 0", num_pages)
         if num_pages > self._num_free:
             raise PoolExhausted(
                 f"num_pages must be at most the {self._num_free} free pages, got {num_pages}"
@@ -190,9 +191,9 @@ class KVPool:
 
     def _expect_held(self, page: int, count: int) -> None:
         is_page = 0 <= page < self.num_pages
-        _expect(is_page, "page", f"from 0 to {self.num_pages - 1}", page)
+        expect(is_page, "page", f"from 0 to {self.num_pages - 1}", page)
         is_held = self._num_refs[page] >= count
-        _expect(is_held, f"page {page}", f"held at least {count} times", self._num_refs[page])
+        expect(is_held, f"page {page}", f"held at least {count} times", self._num_refs[page])
 
 
 def _runs(pages: list[int]) -> list[tuple[int, int]]:
@@ -204,8 +205,3 @@ def _runs(pages: list[int]) -> list[tuple[int, int]]:
         else:
             runs.append((page, 1))
     return runs
-
-
-def _expect(is_met: bool, name: str, expectation: str, value: object) -> None:
-    if not is_met:
-        raise ValueError(f"{name} must be {expectation}, got {value}")

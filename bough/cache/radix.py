@@ -10,6 +10,7 @@ from bough.cache.lru import EvictionQueue
 from bough.cache.node import Match, QuerySpan, RadixNode, walk
 from bough.cache.pool import KVPool, PoolExhausted
 from bough.cache.rows import NodeRows
+from bough.expect import expect
 from bough.forest import Forest
 
 
@@ -82,7 +83,7 @@ class RadixTree:
             PoolExhausted: all that is not locked is too little; nothing is changed.
         """
         tokens = list(tokens)
-        _expect(bool(tokens), "tokens", "at least 1 token", len(tokens))
+        expect(bool(tokens), "tokens", "at least 1 token", len(tokens))
         match = self._make_room(self.match(tokens, salt), tokens, salt)
         node = self._split_at(match)
         self.lock(node)
@@ -117,7 +118,7 @@ class RadixTree:
         Raises:
             PoolExhausted: a page is needed and all pages are locked; nothing is changed.
         """
-        _expect(leaf.is_open, "leaf", "an open leaf", leaf)
+        expect(leaf.is_open, "leaf", "an open leaf", leaf)
         if not self._layout.append(leaf, token):
             self._evict_for(self._layout.num_missing_pages(leaf, len(leaf.tokens) + 1))
             self._layout.grow(leaf, [token])
@@ -140,7 +141,7 @@ class RadixTree:
         Of a path that nobody locks, the tokens that are not computed are dropped, with all that
         stands below them. An open leaf keeps its last lock until it is closed.
         """
-        _expect(node.num_locks > node.is_open, "node", "locked by `lock`", node)
+        expect(node.num_locks > node.is_open, "node", "locked by `lock`", node)
         self._drop_lock(node)
 
     def release(self, node: RadixNode) -> None:
@@ -152,14 +153,16 @@ class RadixTree:
         """Give an open leaf back: drop its lock and let its computed tokens be matched.
 
         Tokens that are not computed are dropped. Those that a closed path spells already are
-        merged with it, and their pages are released; the rest is a closed node below that path.
-        `leaf` is not to be used afterwards.
+        merged with it, and their pages are released; the rest is a closed node below that path,
+        or is dropped where that path is not computed yet. `leaf` is not to be used afterwards.
         """
-        _expect(leaf.is_open and leaf.num_locks == 1, "leaf", "open and locked once", leaf)
+        expect(leaf.is_open and leaf.num_locks == 1, "leaf", "open and locked once", leaf)
         above = leaf.parent
         assert above is not None
         self._layout.shorten(leaf, leaf.num_computed)
         match = walk(above, leaf.tokens)
+        if match.length > match.node.start + match.node.num_computed:
+            self._layout.shorten(leaf, match.length - leaf.start)
         is_merged = match.length == leaf.end
         last = match.node if is_merged else self._split_at(match)
         self.lock(last)
@@ -292,9 +295,4 @@ class RadixTree:
 
 def _expect_closed(node: RadixNode) -> None:
     is_closed = node.parent is not None and not node.is_open
-    _expect(is_closed, "node", "a closed node of the tree", node)
-
-
-def _expect(is_met: bool, name: str, expectation: str, value: object) -> None:
-    if not is_met:
-        raise ValueError(f"{name} must be {expectation}, got {value}")
+    expect(is_closed, "node", "a closed node of the tree", node)

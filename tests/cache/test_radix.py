@@ -135,6 +135,22 @@ def test_closing_equal_leaves_keeps_one_copy() -> None:
     assert tree.num_nodes == 4
 
 
+def test_nothing_of_a_leaf_stays_below_an_equal_path_that_is_not_computed_yet() -> None:
+    pool, tree = make_tree(8, PAGE_SIZE)
+    prompt = compute(tree.insert([1, 2]))
+    leaf = grow(tree, prompt, [3, 4, 5, 6])
+    tree.release(prompt)
+    equal = tree.insert([1, 2, 3, 4, 5])
+    equal.num_computed = 2
+    tree.close(leaf)
+    assert tree.match([1, 2, 3, 4, 5, 6]) == Match(equal, 5)
+    assert equal.num_computed == 2 and not equal.children
+    assert pool.num_free == 8 - 1 - 1
+    tree.release(equal)
+    assert tree.match([1, 2, 3, 4, 5, 6]) == Match(equal, 4)
+    assert tree.evict(8) == 2 and pool.num_free == 8
+
+
 def test_what_is_left_of_a_merged_leaf_keeps_its_slots_in_an_ancestors_page() -> None:
     pool, tree = make_tree(8, PAGE_SIZE)
     prompt = compute(tree.insert([1]))

@@ -120,7 +120,9 @@ class RadixMachine(RuleBasedStateMachine):
         self.leaves.remove(leaf)
         kept = leaf.tokens[: leaf.node.start + leaf.node.num_computed]
         self.tree.close(leaf.node)
-        self.cached = dict.fromkeys(prefixes(leaf.salt, kept), True) | self.cached
+        spelt = prefixes(leaf.salt, kept)
+        if all(self.cached.get(prefix, True) for prefix in spelt):
+            self.cached |= dict.fromkeys(spelt, True)
         self.drop_uncomputed()
         self.touch(leaf.salt, path_tokens(self.tree.match(kept, leaf.salt).node))
 
@@ -172,6 +174,11 @@ class RadixMachine(RuleBasedStateMachine):
         for node in self.tree.nodes():
             is_locked = (node.salt, path_tokens(node)) in locked
             assert node.is_open or is_locked == (node.num_locks > 0)
+
+    @invariant()
+    def below_a_node_with_uncomputed_tokens_none_is_computed(self) -> None:
+        for node in self.tree.nodes():
+            assert node.num_computed == 0 or node.parent is None or node.parent.is_complete
 
     @invariant()
     def no_page_is_leaked_and_no_slot_used_twice(self) -> None:

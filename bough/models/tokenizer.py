@@ -36,7 +36,8 @@ class Tokenizer:
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Turn text into token ids, with what the tokenizer puts around a prompt."""
-        return self._backend.encode(text, add_special_tokens=add_special_tokens)
+        # Not verbose: how long a prompt may be is for the engine to say.
+        return self._backend.encode(text, add_special_tokens=add_special_tokens, verbose=False)
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Turn token ids into text."""

@@ -28,6 +28,15 @@ def test_text_survives_the_way_to_ids_and_back(tmp_path: Path) -> None:
     assert len(tokenizer.encode("the leaf")) < len("the leaf")
 
 
+def test_long_prompts_are_encoded_in_silence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    file = make_tokenizer(tmp_path) / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 4}))
+    assert len(loaded(tmp_path).encode("def branch(self):\n    return 1")) > 4
+    assert capfd.readouterr().err == "" and not caplog.records
+
+
 def test_special_tokens_are_left_out_of_text_unless_asked_for(tmp_path: Path) -> None:
     tokenizer = loaded(make_tokenizer(tmp_path))
     ids = [BOS, *tokenizer.encode("tree"), EOS]

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from bough.expect import expect
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
@@ -41,14 +43,14 @@ class ModelShape:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            _expect(value > 0, field.name, "positive", value)
+            expect(value > 0, field.name, "positive", value)
         is_grouped = self.num_q_heads % self.num_kv_heads == 0
         expectation = f"a multiple of num_kv_heads {self.num_kv_heads}"
-        _expect(is_grouped, "num_q_heads", expectation, self.num_q_heads)
+        expect(is_grouped, "num_q_heads", expectation, self.num_q_heads)
         expectation = f"a multiple of num_q_heads {self.num_q_heads}"
-        _expect(self.hidden_dim % self.num_q_heads == 0, "hidden_dim", expectation, self.hidden_dim)
-        _expect(self.head_dim % 2 == 0, "head_dim", "even", self.head_dim)
-        _expect(self.vocab_size > 256, "vocab_size", "more than the 256 bytes", self.vocab_size)
+        expect(self.hidden_dim % self.num_q_heads == 0, "hidden_dim", expectation, self.hidden_dim)
+        expect(self.head_dim % 2 == 0, "head_dim", "even", self.head_dim)
+        expect(self.vocab_size > 256, "vocab_size", "more than the 256 bytes", self.vocab_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,17 +103,17 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "seq_len", "warmup_steps", "num_evaluations"):
-            _expect(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+            expect(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("steps", "minutes", "max_files"):
             value = getattr(self, name)
-            _expect(value is None or value > 0, name, "positive or left out", value)
+            expect(value is None or value > 0, name, "positive or left out", value)
         is_one_given = (self.steps is None) != (self.minutes is None)
-        _expect(is_one_given, "steps", "given, or minutes, not both", f"{self.steps}")
-        _expect(self.learning_rate > 0, "learning_rate", "positive", self.learning_rate)
-        _expect(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
-        _expect(0 <= self.dropout < 1, "dropout", "in [0, 1)", self.dropout)
+        expect(is_one_given, "steps", "given, or minutes, not both", f"{self.steps}")
+        expect(self.learning_rate > 0, "learning_rate", "positive", self.learning_rate)
+        expect(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
+        expect(0 <= self.dropout < 1, "dropout", "in [0, 1)", self.dropout)
         expectation = f"at most max_len {self.shape.max_len}"
-        _expect(self.seq_len <= self.shape.max_len, "seq_len", expectation, self.seq_len)
+        expect(self.seq_len <= self.shape.max_len, "seq_len", expectation, self.seq_len)
 
     @classmethod
     def preset(cls, size: str, output: Path, **changes: Any) -> TrainConfig:
@@ -132,11 +134,6 @@ class TrainConfig:
         if changes.get("steps") is not None or changes.get("minutes") is not None:
             settings["steps"] = settings["minutes"] = None
         return cls(output=output, **{**settings, **changes})
-
-
-def _expect(is_met: bool, name: str, expectation: str, value: object) -> None:
-    if not is_met:
-        raise ValueError(f"{name} must be {expectation}, got {value}")
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -209,6 +209,7 @@ class Engine:
         if not batch.samples:
             return
         logits = logits[batch.sample_endings]  # [num_samples, vocab_size]
+        self._check_logits(batch, logits)
         token_ids = sample_tokens(logits, [sample.next_draw() for sample in batch.samples])
         for sample, token_id in zip(batch.samples, token_ids, strict=True):
             sample.push(token_id)
@@ -219,6 +220,15 @@ class Engine:
             reports = top_logprobs(logits[rows], chosen, [num_top[row] or 0 for row in rows])
             for row, report in zip(rows, reports, strict=True):
                 batch.samples[row].logprobs.append(report)
+
+    def _check_logits(self, batch: Batch, logits: Tensor) -> None:
+        """Refuse to sample from what broken weights give; -inf for a token is no harm."""
+        greatest = logits.amax(dim=-1)
+        if not bool(greatest.isfinite().all()):
+            row = int(greatest.isfinite().int().argmin())
+            sample, step = batch.samples[row], self._stats.num_steps + 1
+            name = f"logits of request {sample.request.request_id} in step {step}"
+            expect(False, name, "finite, as sound weights make them", float(greatest[row]))
 
     def _record(self, batch: Batch, seconds: float) -> None:
         stats, forest, spec = self._stats, self._runner.forest, self._pool.spec

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bough.device import Device
+from bough.engine.config import EngineConfig
+from bough.engine.engine import Engine
 from bough.engine.llm import LLM
 from bough.engine.params import SamplingParams
+from bough.models.load import load_model
 from bough.models.tokenizer import Tokenizer
 from tests.checkpoints import EOS
 
@@ -252,3 +256,22 @@ def test_the_progress_bar_counts_requests(llm: LLM, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == ""
     llm.generate(["a", "b"], GREEDY, use_tqdm=True)
     assert "2/2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_weights_that_give_no_finite_logits_are_an_error(
+    bare_model: Path, value: float, temperature: float
+) -> None:
+    decoder = load_model(bare_model, dtype=torch.float32, device="cpu")
+    engine = Engine(decoder, None, EngineConfig(device="cpu", num_pages=20))
+    head = decoder.embed_tokens if decoder.lm_head is None else decoder.lm_head
+    params = SamplingParams(temperature=temperature, max_tokens=4, ignore_eos=True)
+    engine.add_request([5, 6], params)
+    assert engine.step()[0].outputs[0].token_ids
+    with torch.no_grad():
+        head.weight[7] = value
+    engine.add_request([8, 9], params)
+    message = r"^logits of request [01] in step 2 must be finite, as sound weights make them, got "
+    with pytest.raises(ValueError, match=message):
+        engine.step()

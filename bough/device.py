@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from bough.expect import expect
+
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
@@ -54,18 +56,19 @@ class Device:
     @classmethod
     def current(cls) -> Device:
         """Describe the GPU where there is one, else the CPU."""
-        return cls.named("h100") if torch.cuda.is_available() else cls.cpu()
+        return cls.named("cuda") if torch.cuda.is_available() else cls.cpu()
 
     @classmethod
     def named(cls, name: str) -> Device:
-        """Look a device up by its short name, `cpu` or `h100`.
+        """Look a device up by its short name: `cpu`, `h100`, or `cuda` for the GPU that is here.
 
         Raises:
-            ValueError: no device has that name.
+            ValueError: no device has that name, or there is no GPU for `cuda`.
         """
-        devices = {"cpu": CPU, "h100": H100}
-        if name not in devices:
-            raise ValueError(f"device must be one of {', '.join(devices)}, got {name!r}")
+        devices = {"cpu": CPU, "cuda": H100, "h100": H100}
+        expect(name in devices, "device", f"one of {', '.join(devices)}", repr(name))
+        is_there = name != "cuda" or torch.cuda.is_available()
+        expect(is_there, "device", "cpu where there is no GPU", repr(name))
         return devices[name]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from bough.cli.bench import bench
@@ -31,4 +33,4 @@ def _bough() -> None:
 def main() -> None:
     """Run the command line on `sys.argv`; bad input is one line on stderr and exit code 2."""
     with refusing_bad_input():
-        app()
+        sys.exit(app(standalone_mode=False))

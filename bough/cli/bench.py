@@ -103,7 +103,7 @@ def kernel(
 
 @bench.command()
 def plan(
-    device: Annotated[str, typer.Option(help="Machine to plan for: cpu or h100.")] = "h100",
+    device: Annotated[str, typer.Option(help="Machine to plan for: h100, cpu or cuda.")] = "h100",
     suite: Suite = None,
     workload: Workloads = None,
     spec: Spec = "gqa:32:8:128",

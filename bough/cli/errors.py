@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+import typer
+
 from bough.expect import expect
 
 
@@ -16,11 +18,13 @@ def refusing_bad_input() -> Iterator[None]:
     """Turn what the floors below raise for bad input into one line and exit code 2.
 
     ValueError says what was expected and what was found, OSError which file could not be used,
-    NotImplementedError what works instead. Anything else is our own fault and keeps its
-    traceback.
+    NotImplementedError what works instead, typer which argument it does not understand. Anything
+    else is our own fault and keeps its traceback.
     """
     try:
         yield
+    except typer.TyperException as error:
+        _refuse(error.format_message())
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         _refuse(what)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -13,7 +15,6 @@ from typer.models import OptionInfo
 
 SAMPLING = "Sampling, for lines that do not say otherwise"
 ENGINE = "Engine"
-INTERRUPTED = 130  # exit code of a program that was ended by Ctrl-C
 
 
 def _sampling(text: str) -> OptionInfo:
@@ -52,7 +53,7 @@ def generate(
     logprobs: Annotated[int | None, _sampling("Report this many of the likeliest tokens.")] = None,
     seed: Annotated[int, _sampling("Each line's own is made of this one and its index.")] = 0,
     device: Annotated[
-        str | None, _engine("cpu or h100; if not given, the GPU where there is one.")
+        str | None, _engine("cpu or cuda; if not given, the GPU where there is one.")
     ] = None,
     dtype: Annotated[
         str | None, _engine("float32, bfloat16 or float16; if not given, the model's.")
@@ -95,7 +96,7 @@ def generate(
         bough generate --model DIR --prompts FILE.jsonl --output OUT.jsonl --temperature 0
             --kv-memory 8GB --resume
     """
-    with _leaving_on_ctrl_c(output, resume):
+    with _leaving_when_told(output, resume):
         from bough.cli.generation import GenerateOptions, run_generation
         from bough.cli.prompts import check_num_samples
         from bough.cli.report import count_of, parse_bytes, print_sample, report_lines
@@ -146,11 +147,24 @@ def generate(
         raise typer.Exit(2)
 
 
+class _Terminated(BaseException):
+    """SIGTERM, as KeyboardInterrupt is SIGINT."""
+
+
 @contextmanager
-def _leaving_on_ctrl_c(output: Path, is_resumed: bool) -> Iterator[None]:
+def _leaving_when_told(output: Path, is_resumed: bool) -> Iterator[None]:
+    """Clean up after Ctrl-C and after `kill`; the exit code is a shell's, 128 and the signal."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Terminated) as error:
         kept = "is kept; go on with the same command" if is_resumed else "was left as it was"
         typer.echo(f"bough: interrupted; {output} {kept}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+        raise typer.Exit(128 + number) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -21,7 +21,7 @@ class EngineConfig:
     """Settings of an engine; None leaves the choice to it.
 
     Args:
-        device: where it runs: `cpu`, another name that `Device.named` knows, or a `Device`;
+        device: where it runs: `cpu`, `cuda`, another name that `Device.named` knows, or a `Device`;
             `Device.current()` when None.
         dtype: of weights and KV, by torch's name or as torch's own; the checkpoint's when None.
         page_size: slots per page of KV.

@@ -24,6 +24,8 @@ def refusing_bad_input() -> Iterator[None]:
     try:
         yield
     except typer.TyperException as error:
+        if not error.format_message():  # help has been printed in place of it
+            raise SystemExit(2) from error
         _refuse(error.format_message())
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)

@@ -65,6 +65,18 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert message in error
 
 
+@pytest.mark.parametrize("command", [[], ["bench"]], ids=str)
+def test_help_takes_the_place_of_a_missing_command(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bough", *command])
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    streams = capsys.readouterr()
+    assert exit_info.value.code == 2
+    assert "Usage: " in streams.out and streams.err == ""
+
+
 def test_a_tiny_model_is_trained(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
+
 import torch
 
 from bough.kernels.backend import KV, Backend
-from bough.kernels.cpu import CpuBackend
-from bough.kernels.reference import ReferenceBackend
 from bough.plan import Plan
 from bough.spec import AttentionSpec
 
-BACKENDS: dict[str, Backend] = {"reference": ReferenceBackend(), "cpu": CpuBackend()}
+# Where each backend lives; imported when it is first asked for.
+_HOMES = {
+    "reference": ("bough.kernels.reference", "ReferenceBackend"),
+    "cpu": ("bough.kernels.cpu", "CpuBackend"),
+    "triton": ("bough.kernels.triton", "TritonBackend"),
+}
+_BY_DEVICE = {"cpu": "cpu", "cuda": "triton"}
 
 
 def attend(
@@ -31,7 +38,7 @@ def attend(
             contiguous.
         plan: the schedule, made for the same spec, device and page size.
         sinks: [num_q_heads] logits of the attention sinks, where the spec has them.
-        backend: `cpu` or `reference`; by the device of `q` when None.
+        backend: `cpu`, `triton` or `reference`; by the device of `q` when None.
 
     Returns:
         out [num_tokens, num_q_heads, v_dim] in q's dtype, and lse [num_tokens, num_q_heads] fp32,
@@ -58,7 +65,7 @@ def store_kv(kv: KV, new: KV, slots: torch.Tensor, *, backend: str | None = None
         kv: a layer's planes, as in `attend`.
         new: rows of new tokens, [num_tokens, ...] with the planes' last axes.
         slots: [num_tokens] int64 `page * page_size + slot in page`, -1 for a token not to store.
-        backend: `cpu` or `reference`; by the planes' device when None.
+        backend: `cpu`, `triton` or `reference`; by the planes' device when None.
 
     Raises:
         ValueError: shapes do not match, or a slot lies outside the planes.
@@ -83,11 +90,17 @@ def store_kv(kv: KV, new: KV, slots: torch.Tensor, *, backend: str | None = None
 
 def _backend(name: str | None, device: torch.device) -> Backend:
     if name is None:
-        name = device.type
-    if name not in BACKENDS:
-        known = ", ".join(sorted(BACKENDS))
+        name = _BY_DEVICE.get(device.type, device.type)
+    if name not in _HOMES:
+        known = ", ".join(sorted(_HOMES))
         raise NotImplementedError(f"backend {name!r} does not exist; what works: {known}")
-    return BACKENDS[name]
+    return _load(name)
+
+
+@cache
+def _load(name: str) -> Backend:
+    module, backend = _HOMES[name]
+    return getattr(import_module(module), backend)()
 
 
 def _check_kv(kv: KV, spec: AttentionSpec, plan: Plan) -> None:

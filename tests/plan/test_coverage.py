@@ -81,7 +81,8 @@ class Batch:
             self.num_pages += 1
         self.lens[request] += 1
 
-    def step(self) -> Forest:
+    def step(self, num_requests: int | None = None) -> Forest:
+        """Grow all requests; pad the batch to `num_requests`."""
         if self.rng.random() < 0.15:
             self.join()
         if len(self.rows) > 2 and self.rng.random() < 0.1:
@@ -89,10 +90,13 @@ class Batch:
             del self.rows[at], self.lens[at]
         for request in range(len(self.rows)):
             self.grow(request)
-        table = np.full((len(self.rows), max(map(len, self.rows))), -1, dtype=np.int32)
+        size = (num_requests or len(self.rows), max(map(len, self.rows)))
+        table = np.full(size, -1, dtype=np.int32)
         for at, row in enumerate(self.rows):
             table[at, : len(row)] = row
-        return Forest.from_page_table(table, np.array(self.lens), self.page_size)
+        lens = np.zeros(len(table), dtype=np.int32)
+        lens[: len(self.lens)] = self.lens
+        return Forest.from_page_table(table, lens, self.page_size)
 
 
 @pytest.mark.parametrize("page_size", [1, 4, 16])

@@ -1,0 +1,54 @@
+"""What kernels take, in groups: each is one argument of a kernel and keeps its names there."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Plane(NamedTuple):
+    """A plane of stored rows, by page, slot and stored head."""
+
+    ptr: Any
+    stride_page: Any
+    stride_slot: Any
+    stride_head: Any
+
+
+class Queries(NamedTuple):
+    """Query rows [num_queries, num_q_heads, qk_dim], the last axis contiguous."""
+
+    ptr: Any
+    stride_token: Any
+    stride_head: Any
+
+
+class States(NamedTuple):
+    """Where attention states go: final outputs by query, and partials.
+
+    `out` [num_queries, num_q_heads, v_dim] has the queries' dtype; `lse` [num_queries,
+    num_q_heads], `partial_out` and `partial_lse` are fp32. All are contiguous.
+    """
+
+    out: Any
+    lse: Any
+    partial_out: Any
+    partial_lse: Any
+
+
+class TileTables(NamedTuple):
+    """The tables of `bough.plan.tables.PlanTables` that tiles read."""
+
+    items: Any
+    num_items: Any
+    tile_segment_indptr: Any
+    tile_query_begin: Any
+    tile_num_queries: Any
+    tile_partial_start: Any
+    segment_page_start: Any
+    segment_first_slot: Any
+    segment_position: Any
+    segment_len: Any
+    query_indices: Any
+    query_num_tiles: Any
+    query_position: Any
+    pages: Any

@@ -1,0 +1,145 @@
+"""Compile the Triton kernels for Hopper without a GPU and print what ptxas says of each, as JSON.
+
+Run as a script: Triton's interpreter, which other tests ask for, must be off in its process.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from bough.device import Device
+from bough.kernels.triton.arguments import Plane, Queries, States, TileTables
+from bough.kernels.triton.attend_tiles import attend_tiles
+from bough.kernels.triton.config import tile_config
+from bough.kernels.triton.merge_states import merge_states
+from bough.spec import AttentionSpec
+
+SPECS = (
+    "gqa:32:8:64",
+    "gqa:32:8:80",
+    "gqa:32:8:96",
+    "gqa:32:8:128",
+    "mha:16:192",
+    "gqa:16:8:256",
+    "mqa:64:128",
+    "gta:32:8:128",
+    "gla:32:2",
+    "mla:16",
+)
+ITEMSIZE = {"bf16": 2, "fp16": 2, "fp32": 4}
+
+
+def tables_signature() -> TileTables:
+    names = {"segment_page_start": "*i64"}
+    return TileTables(*(names.get(name, "*i32") for name in TileTables._fields))
+
+
+def attend_source(text: str, dtype: str) -> tuple[Any, dict[str, Any], dict[str, int]]:
+    spec = AttentionSpec.parse(text)
+    shape = tile_config(spec, Device.named("h100").max_tile_rows, ITEMSIZE[dtype])
+    signature = {
+        "queries": Queries(f"*{dtype}", "i32", "i32"),
+        "key": Plane(f"*{dtype}", "i32", "i32", "i32"),
+        "value": Plane(f"*{dtype}", "i32", "i32", "i32"),
+        "sinks_ptr": "*fp32",
+        "tables": tables_signature(),
+        "states": States(f"*{dtype}", "*fp32", "*fp32", "*fp32"),
+        "scale": "fp32",
+    }
+    constants = {
+        "NUM_KV_HEADS": spec.num_kv_heads,
+        "GROUP_SIZE": spec.group_size,
+        "NOPE_DIM": spec.nope_dim,
+        "ROPE_DIM": spec.rope_dim,
+        "V_DIM": spec.v_dim,
+        "PAGE_SIZE": 16,
+        "WINDOW": 0,
+        "SOFTCAP": 0.0,
+        "HAS_SINKS": False,
+        "SMALL_BLOCK_Q": shape.small_block_q,
+        "BLOCK_Q": shape.block_q,
+        "BLOCK_KV": shape.block_kv,
+        "NUM_STAGES": shape.num_stages,
+    }
+    return attend_tiles, {**signature, **constants}, {"num_warps": shape.num_warps}
+
+
+def merge_source(text: str, dtype: str) -> tuple[Any, dict[str, Any], dict[str, int]]:
+    spec = AttentionSpec.parse(text)
+    arguments = {
+        "states": States(f"*{dtype}", "*fp32", "*fp32", "*fp32"),
+        "sinks_ptr": "*fp32",
+        "merge_indptr_ptr": "*i32",
+        "merge_indices_ptr": "*i32",
+        "query_num_tiles_ptr": "*i32",
+        "NUM_Q_HEADS": spec.num_q_heads,
+        "V_DIM": spec.v_dim,
+        "HAS_SINKS": False,
+        "BLOCK_HEADS": 8,
+    }
+    return merge_states, arguments, {"num_warps": 4}
+
+
+def compile_kernel(kernel: Any, arguments: dict[str, Any], options: dict[str, int]) -> Any:
+    """Compile as a launch would that finds every pointer and stride divisible by 16."""
+    signature, constants, attributes = {}, {}, {}
+    for index, (name, kind) in enumerate(arguments.items()):
+        if name.isupper():
+            signature[name] = "constexpr"
+            constants[(index,)] = kind
+        else:
+            signature[name] = kind
+            leaves = enumerate(kind) if isinstance(kind, tuple) else [(None, kind)]
+            for at, leaf in leaves:
+                if leaf == "i32" or leaf.startswith("*"):
+                    path = (index,) if at is None else (index, at)
+                    attributes[path] = [["tt.divisibility", 16]]
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+
+
+def assemble(compiled: Any) -> dict[str, int]:
+    """Registers, spilled bytes and shared memory of a compiled kernel."""
+    ptxas = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.ptx"
+        source.write_text(compiled.asm["ptx"])
+        said = subprocess.run(
+            [ptxas, "-v", "--gpu-name", "sm_90a", source, "-o", Path(folder) / "kernel.cubin"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+    return {
+        "registers": int(re.findall(r"Used (\d+) registers", said)[0]),
+        "spilled": sum(int(size) for size in re.findall(r"(\d+) bytes spill", said)),
+        "shared": compiled.metadata.shared,
+    }
+
+
+def main() -> None:
+    jobs = {}
+    for text in SPECS:
+        for dtype in ("bf16", "fp32"):
+            jobs[f"attend_tiles {text} {dtype}"] = attend_source(text, dtype)
+    for text in ("gqa:32:8:128", "mla:16"):
+        jobs[f"merge_states {text} bf16"] = merge_source(text, "bf16")
+    compiled = {name: compile_kernel(*job) for name, job in jobs.items()}
+    with ThreadPoolExecutor(2) as pool:
+        figures = dict(zip(compiled, pool.map(assemble, compiled.values()), strict=True))
+    json.dump(figures, sys.stdout, indent=1)
+
+
+if __name__ == "__main__":
+    main()

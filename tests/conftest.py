@@ -1,4 +1,4 @@
-"""Without a GPU, Triton kernels run on the CPU in its interpreter, which must be asked for first."""
+"""Without a GPU, Triton kernels run on the CPU in its interpreter, asked for before imports."""
 
 from __future__ import annotations
 

@@ -26,6 +26,14 @@ def compute(node: RadixNode) -> RadixNode:
     return node
 
 
+def grow(tree: RadixTree, node: RadixNode, tokens: list[int]) -> RadixNode:
+    """Fork an open leaf with computed tokens."""
+    leaf = tree.fork(node)
+    for token in tokens:
+        tree.append(leaf, token)
+    return compute(leaf)
+
+
 def path_tokens(node: RadixNode) -> tuple[int, ...]:
     path = reversed(list(node.path()))
     return tuple(token for upper in path for token in upper.tokens)

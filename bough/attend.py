@@ -104,8 +104,11 @@ def _load(name: str) -> Backend:
 
 
 def _check_kv(kv: KV, spec: AttentionSpec, plan: Plan) -> None:
-    if spec.tied == isinstance(kv, tuple):
-        raise ValueError(f"kv must be {'one tensor' if spec.tied else '(k, v)'} for this spec")
+    num_planes = len(kv) if isinstance(kv, tuple) else 0
+    if num_planes != (0 if spec.tied else 2):
+        wanted_kv = "one tensor" if spec.tied else "a tuple (k, v)"
+        found = f"a tuple of {num_planes}" if num_planes else type(kv).__name__
+        raise ValueError(f"kv must be {wanted_kv} for this spec, got {found}")
     expected: list[tuple[int, ...]] = [(spec.elements_per_token,)]
     if not spec.tied:
         expected = [(spec.num_kv_heads, spec.nope_dim), (spec.num_kv_heads, spec.v_dim)]

@@ -94,7 +94,7 @@ def read_page_table(
     is_possible = (counts >= 0) & ((counts <= lens) | (lens == 0))
     expect_all(is_possible, "query_lens", "from 0 to its seq_lens", counts)
 
-    table = np.array(source, dtype=np.int32, order="C")
+    table = int_array(source)
     columns = -(-lens // np.int32(page_size))
     for row in np.flatnonzero(columns < table.shape[1]):
         table[row, columns[row] :] = -1
@@ -117,8 +117,14 @@ def read_page_table(
 
 
 def int_array(values: Any) -> IntArray:
-    """Copy a numpy array, a torch tensor of any device, or nested sequences."""
-    return np.array(_host_array(values), dtype=np.int32)
+    """Copy a numpy array, a torch tensor of any device, or nested sequences.
+
+    Numbers beyond int32 become its ends, so that they do not come back into range.
+    """
+    source, ends = _host_array(values), np.iinfo(np.int32)
+    if not np.can_cast(source.dtype, np.int32):
+        source = source.clip(ends.min, ends.max)
+    return np.array(source, dtype=np.int32, order="C")
 
 
 def _host_array(values: Any) -> npt.NDArray[Any]:

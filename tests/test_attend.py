@@ -207,8 +207,12 @@ class TestBadArguments:
 
     def test_a_tied_tensor_for_an_untied_spec(self) -> None:
         q, (k, _), plan = self.problem()
-        with pytest.raises(ValueError, match=r"kv must be \(k, v\) for this spec"):
+        with pytest.raises(
+            ValueError, match=r"kv must be a tuple \(k, v\) for this spec, got Tensor"
+        ):
             attend(q, k, plan)
+        with pytest.raises(ValueError, match="for this spec, got a tuple of 1"):
+            attend(q, (k,), plan)  # type: ignore[arg-type]
 
     def test_planes_that_are_not_contiguous_in_the_last_axis(self) -> None:
         q, (k, v), plan = self.problem()

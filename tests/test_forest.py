@@ -124,6 +124,11 @@ def test_torch_tensors_and_int64_are_read_too() -> None:
     assert forest.num_nodes == 3
 
 
+def test_pages_beyond_32_bits_stay_out_of_range() -> None:
+    assert Forest.from_page_table([[0, 2**40]], [20], 16).max_page == 2**31 - 1
+    assert Forest.from_page_table([[0, 2**40]], [16], 16).max_page == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -132,6 +137,8 @@ def test_torch_tensors_and_int64_are_read_too() -> None:
         (([[0, 1]], [20, 3], 16), r"seq_lens must be \[1\], got \(2,\)"),
         (([0, 1], [20], 16), "page_table must be"),
         (([[0.5]], [1], 16), "page_table must be of an integer dtype, got float64"),
+        (([[0, 1]], [2**40], 16), r"seq_lens\[0\] must be from 0 to 32, got 2147483647"),
+        (([[0, -(2**40)]], [20], 16), r"page_table\[0, 1\] must be at least 0, got -2147483648"),
         (([[0, -3]], [20], 16), r"page_table\[0, 1\] must be at least 0, got -3"),
         (([[0, 1]], [20], 0), "page_size must be at least 1, got 0"),
         (([[0, 1]], [20], 16, [21]), r"query_lens\[0\] must be from 0 to its seq_lens, got 21"),

@@ -13,6 +13,8 @@ from bough.plan import make_plan
 
 # The oracle takes about a microsecond for a KV token on a CPU, tens of queries a second.
 _MOST_TOKENS = 1 << 16
+# But the first and the last query, and one between.
+_LEAST_QUERIES = 3
 # Largest error of a query head, relative to the norm of its output.
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
@@ -39,7 +41,7 @@ def consult_oracle(problem: Problem) -> Oracle:
     """Compute queries spread evenly over the forest, as many as can be had quickly."""
     forest, setup = problem.forest, problem.setup
     longest = max(1, int(forest.query_position.max(initial=0)) + 1)
-    count = min(forest.num_queries, max(1, _MOST_TOKENS // longest))
+    count = min(forest.num_queries, max(_LEAST_QUERIES, _MOST_TOKENS // longest))
     chosen = np.unique(np.linspace(0, forest.num_queries - 1, count).round().astype(np.int64))
     some = replace(
         forest,

@@ -9,15 +9,27 @@ import torch
 
 from bough.bench.cases import Case
 from bough.bench.check import TOLERANCE, Oracle, consult_oracle
+from bough.bench.clocks import clocks_for
 from bough.bench.contestant import Contestant, Step
+from bough.bench.fa3 import FlashAttention3
+from bough.bench.flashinfer import FlashInferCascade, FlashInferDecode
 from bough.bench.ours import Bough
 from bough.bench.plans import time_plan
 from bough.bench.problem import Problem, Setup, make_problem
 from bough.bench.roofline import Rates
 from bough.bench.sdpa import TorchSdpa
-from bough.bench.timing import Clock, Timing, WallClock, time_in_turns
+from bough.bench.timing import Timing, WallClock, time_in_turns
 
-CONTESTANTS: tuple[Contestant, ...] = (Bough(), TorchSdpa())
+CONTESTANTS: dict[str, tuple[Contestant, ...]] = {
+    "cpu": (Bough(), TorchSdpa()),
+    "cuda": (
+        Bough(),
+        FlashAttention3(),
+        FlashInferDecode(),
+        FlashInferCascade(),
+        TorchSdpa(),
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +40,10 @@ class Score:
         name: the contestant.
         refusal: why it did not take part, or how wrong it was; None where it counts.
         error: largest relative error of a query head against the oracle.
-        us: microseconds of a step, median.
+        us: microseconds of a step, median; on a GPU with a warm L2.
         us_low: of the fastest repeat.
         us_high: of the slowest repeat.
+        cold_us: median with an empty L2; None on a CPU.
         first_us: of the very first call, what it sets up for later layers included.
         gb_per_s: unique KV, Q and O bytes over the median.
         tflop_per_s: FLOPs over the median.
@@ -44,6 +57,7 @@ class Score:
     us: float | None = None
     us_low: float | None = None
     us_high: float | None = None
+    cold_us: float | None = None
     first_us: float | None = None
     gb_per_s: float | None = None
     tflop_per_s: float | None = None
@@ -100,7 +114,7 @@ def bench_kernel(
     rates: Rates,
     *,
     repeats: int,
-    contestants: Sequence[Contestant] = CONTESTANTS,
+    contestants: Sequence[Contestant] | None = None,
 ) -> Row:
     """Check every contestant on a case, then time in turn those that are right.
 
@@ -109,38 +123,48 @@ def bench_kernel(
         setup: spec, device, dtype and page size.
         rates: this run's roofline.
         repeats: timed calls of each contestant.
-        contestants: who takes part; ratios are to the first.
+        contestants: who takes part; ratios are to the first. By the device when None.
 
     Raises:
         ValueError: the case cannot be read.
         NotImplementedError: no backend of ours serves the setup.
     """
-    clock = WallClock()
+    device = setup.device.torch_device
+    contestants = contestants or CONTESTANTS[torch.device(device).type]
+    clocks = clocks_for(device)
     problem = make_problem(case, setup)
     oracle = consult_oracle(problem)
-    entries = [_enter(contestant, problem, oracle, clock) for contestant in contestants]
+    entries = [_enter(contestant, problem, oracle) for contestant in contestants]
     runs = {score.name: step.run for score, step in entries if step is not None}
-    timings = time_in_turns(runs, clock, repeats=repeats)
+    timings = time_in_turns(runs, clocks.main, repeats=repeats)
+    cold = time_in_turns(runs, clocks.cold, repeats=repeats) if clocks.cold else {}
     ours = timings.get(contestants[0].name)
     scores = tuple(
-        _with_figures(score, timings[score.name], ours, problem, rates)
+        replace(
+            _with_figures(score, timings[score.name], ours, problem, rates),
+            cold_us=cold[score.name].median * 1e6 if cold else None,
+        )
         if score.name in timings
         else score
         for score, _ in entries
     )
-    return _row(problem, rates, oracle, scores, clock)
+    return _row(problem, rates, oracle, scores)
 
 
-def _enter(
-    contestant: Contestant, problem: Problem, oracle: Oracle, clock: Clock
-) -> tuple[Score, Step | None]:
+def _enter(contestant: Contestant, problem: Problem, oracle: Oracle) -> tuple[Score, Step | None]:
     """Set a contestant up and check it; no step where it may not be timed."""
     score = Score(name=contestant.name, refusal=contestant.refusal(problem))
     if score.refusal is not None:
         return score, None
     step = contestant.prepare(problem)
     results: list[torch.Tensor] = []
-    first = clock.seconds(lambda: results.append(step.output(step.run())))
+
+    def run() -> None:
+        results.append(step.output(step.run()))
+        if problem.q.device.type == "cuda":
+            torch.cuda.synchronize(problem.q.device)
+
+    first = WallClock().seconds(run)
     error = oracle.error(results[0])
     score = replace(score, error=error, first_us=first * 1e6)
     tolerance = TOLERANCE[problem.setup.dtype]
@@ -165,11 +189,9 @@ def _with_figures(
     )
 
 
-def _row(
-    problem: Problem, rates: Rates, oracle: Oracle, scores: tuple[Score, ...], clock: Clock
-) -> Row:
+def _row(problem: Problem, rates: Rates, oracle: Oracle, scores: tuple[Score, ...]) -> Row:
     case, forest = problem.case, problem.forest
-    plan, timing = time_plan(forest, problem.setup, clock)
+    plan, timing = time_plan(forest, problem.setup, WallClock())
     return Row(
         workload=case.workload,
         pages="shuffled" if case.is_shuffled else "in order",

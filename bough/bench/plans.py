@@ -101,7 +101,7 @@ def time_plan(forest: Forest, setup: Setup, clock: Clock) -> tuple[Plan, Timing]
 
 
 def page_table_of(forest: Forest) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None:
-    """Write a forest of one query a request as a page table.
+    """Write a forest as a page table, each request up to its last query.
 
     Returns:
         page_table [num_requests, max_pages] and seq_lens [num_requests]; None where a node that
@@ -110,10 +110,11 @@ def page_table_of(forest: Forest) -> tuple[npt.NDArray[np.int32], npt.NDArray[np
     inner = forest.node_parent[forest.node_parent >= 0]
     if (forest.node_len[inner] % forest.page_size).any():
         return None
-    seq_lens = (forest.query_position + 1).astype(np.int32)
+    last = forest.query_indptr[1:] - 1
+    seq_lens = (forest.query_position[last] + 1).astype(np.int32)
     pages = -(-forest.node_len // forest.page_size)
     table = np.zeros((forest.num_requests, -(-seq_lens.max() // forest.page_size)), dtype=np.int32)
-    for row, node in zip(table, forest.query_node.tolist(), strict=True):
+    for row, node in zip(table, forest.query_node[last].tolist(), strict=True):
         while node >= 0:
             begin = forest.node_start[node] // forest.page_size
             source = int(forest.node_page_start[node])
@@ -134,7 +135,7 @@ def _time_table(forest: Forest, clock: Clock) -> float | None:
     return time_alone(find, clock, repeats=_REPEATS).median * 1e6
 
 
-def _time_update(forest: Forest, setup: Setup, clock: Clock) -> tuple[float, bool]:
+def _time_update(forest: Forest, setup: Setup, clock: WallClock) -> tuple[float, bool]:
     """Plan the forest with each leaf a token shorter, then update to the whole one."""
     is_leaf = forest.node_num_queries > 0
     shorter = replace(

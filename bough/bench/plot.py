@@ -30,14 +30,17 @@ def plot_kernel(report: Report, path: Path) -> None:
     axes = figure.subplots()
     at = np.arange(len(rows))
     width = _GROUP_WIDTH / len(names)
+    highest = 0.0
     for index, name in enumerate(names):
         scores = [row.score(name) for row in rows]
         heights = [score.gb_per_s or 0.0 for score in scores]
+        highest = max(highest, *heights)
         offset = (index - (len(names) - 1) / 2) * width
         colour = _COLOURS[index % len(_COLOURS)]
         bars = axes.bar(at + offset, heights, width * 0.94, color=colour, label=name, zorder=2)
         labels = ["" if not height else _short(height) for height in heights]
-        axes.bar_label(bars, labels, padding=2, fontsize=7, color="#444444")
+        rotation = 90 if len(names) > 3 else 0
+        axes.bar_label(bars, labels, padding=2, fontsize=7, color="#444444", rotation=rotation)
     roof = [(row.kv_bytes + row.qo_bytes) / row.roofline_us / 1e3 for row in rows]
     edges = np.append(at - 0.5, len(rows) - 0.5)
     axes.stairs(roof, edges, baseline=None, color="#222222", lw=1.4, label="roofline", zorder=3)
@@ -48,7 +51,7 @@ def plot_kernel(report: Report, path: Path) -> None:
     ]
     axes.set_xticks(at, labels, fontsize=8)
     axes.set_xlim(-0.5, len(rows) - 0.5)
-    axes.set_ylim(0, 1.18 * max(roof))
+    axes.set_ylim(0, 1.18 * max(highest, *roof))
     axes.set_ylabel("unique KV, Q and O, GB/s")
     axes.grid(axis="y", color="#e6e6e6", zorder=0)
     axes.tick_params(length=0)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from bough.bench.clocks import clocks_for
 from bough.bench.kernel import Row
 from bough.bench.machine import describe_run
 from bough.bench.plans import PlanRow
@@ -58,6 +59,7 @@ def run_settings(setup: Setup, rates: Rates | None) -> dict[str, Any]:
         "page_size": setup.page_size,
     }
     if rates is not None:
+        settings["figures"] = clocks_for(here.type).descriptions
         settings["copy_gb_per_s"] = rates.bandwidth / 1e9
         settings["matmul_tflop_per_s"] = rates.matmul_rate / 1e12
     return settings

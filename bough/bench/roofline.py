@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 
 from bough.bench.problem import Problem
-from bough.bench.timing import Clock, time_alone
+from bough.bench.timing import Clock, time_alone, time_in_turns
 
-# Larger than any cache.
-_COPY_BYTES = 256 << 20
-_MATMUL_SIZE = 1536
+# Larger than any cache, and than what a device needs to come up to speed.
+_COPY_BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}
+_MATMUL_SIZE = {"cpu": 1536, "cuda": 8192}
 _REPEATS = 9
 
 
@@ -51,16 +51,22 @@ class Rates:
 def measure_rates(device: str, dtype: torch.dtype, clock: Clock) -> Rates:
     """Time a copy and a product; the fastest of a few repeats counts.
 
+    The copy is done by the runtime and by a kernel, which differ on a GPU; the faster counts.
+
     Args:
         device: where, as torch writes it.
         dtype: of the product's factors.
         clock: how a call on that device is timed.
     """
-    source = torch.zeros(_COPY_BYTES, dtype=torch.uint8, device=device)
+    kind = torch.device(device).type
+    num_bytes, size = _COPY_BYTES[kind], _MATMUL_SIZE[kind]
+    source = torch.zeros(num_bytes // 4, dtype=torch.int32, device=device)
     target = torch.zeros_like(source)
-    copy = time_alone(lambda: target.copy_(source), clock, repeats=_REPEATS)
-    factor = torch.ones(_MATMUL_SIZE, _MATMUL_SIZE, dtype=dtype, device=device)
+    copies = {
+        "runtime": lambda: target.copy_(source),
+        "kernel": lambda: torch.bitwise_not(source, out=target),
+    }
+    copy = min(timing.low for timing in time_in_turns(copies, clock, repeats=_REPEATS).values())
+    factor = torch.randn(size, size, dtype=dtype, device=device)
     product = time_alone(lambda: factor @ factor, clock, repeats=_REPEATS)
-    return Rates(
-        bandwidth=2 * _COPY_BYTES / copy.low, matmul_rate=2 * _MATMUL_SIZE**3 / product.low
-    )
+    return Rates(bandwidth=2 * num_bytes / copy, matmul_rate=2 * size**3 / product.low)

@@ -9,7 +9,7 @@ from bough.bench.contestant import Step
 from bough.bench.problem import Problem, contiguous_kv, path_slots
 
 # Every request needs contiguous KV of its own, prefixes included.
-_MOST_KV_BYTES = 8 << 30
+_MOST_KV_BYTES = {"cpu": 8 << 30, "cuda": 40 << 30}
 
 
 class TorchSdpa:
@@ -22,7 +22,7 @@ class TorchSdpa:
         spec, tokens = problem.spec, problem.forest.num_path_tokens
         elements = spec.num_kv_heads * (spec.qk_dim + spec.v_dim)
         needed = tokens * elements * problem.setup.itemsize
-        if needed > _MOST_KV_BYTES:
+        if needed > _MOST_KV_BYTES[problem.q.device.type]:
             return f"contiguous KV would take {needed / 2**30:.0f} GiB"
         return None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import geometric_mean
+
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +17,8 @@ def kernel_table(rows: list[Row]) -> Table:
     table = _new_table()
     titles = ["reads\nsaved", "roofline\nus", *(f"{name}\nus" for name in names)]
     titles += [f"vs\n{name}" for name in names[1:]]
+    has_cold = any(row.scores[0].cold_us is not None for row in rows)
+    titles += [f"{names[0]}\ncold us"] * has_cold
     for title in (*titles, "\nGB/s", "% of\nroofline", "plan\nus"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
@@ -26,6 +30,7 @@ def kernel_table(rows: list[Row]) -> Table:
             f"{row.roofline_us:,.0f}",
             *(_number(row.score(name).us) for name in names),
             *(_ratio(row.score(name)) for name in names[1:]),
+            *[_number(ours.cold_us)] * has_cold,
             _number(ours.gb_per_s, 1),
             _number(ours.percent_of_roofline),
             f"{row.plan_us:,.0f}",
@@ -34,13 +39,28 @@ def kernel_table(rows: list[Row]) -> Table:
 
 
 def left_out(rows: list[Row]) -> list[str]:
-    """Return one line for each contestant that was not timed in a case."""
+    """Return a line for each contestant that was not timed in a case, one where in none."""
+    cases: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for score in row.scores:
+            if score.refusal is not None:
+                cases.setdefault((score.name, score.refusal), []).append(row.workload)
     return [
-        f"{row.workload}: {score.name} left out, {score.refusal}"
-        for row in rows
-        for score in row.scores
-        if score.refusal is not None
+        f"{workload}: {name} left out, {refusal}"
+        for (name, refusal), workloads in cases.items()
+        for workload in (workloads if len(workloads) < len(rows) else ["every workload"])
     ]
+
+
+def summary(rows: list[Row]) -> list[str]:
+    """Return one line a peer: the geometric mean of its times over ours."""
+    lines = []
+    for name in [score.name for score in rows[0].scores[1:]]:
+        ratios = [ratio for row in rows if (ratio := row.score(name).times_ours) is not None]
+        if ratios:
+            mean = geometric_mean(ratios)
+            lines.append(f"{name}: {mean:.2f}x our time, geometric mean of {len(ratios)}")
+    return lines
 
 
 def plan_table(rows: list[PlanRow]) -> Table:

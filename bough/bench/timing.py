@@ -12,18 +12,27 @@ Run = Callable[[], Any]
 
 
 class Clock(Protocol):
-    """Measures one call on some device."""
+    """Measures calls on some device."""
 
-    def seconds(self, run: Run) -> float:
-        """Return the seconds that `run` takes until its results are there."""
+    def arm(self, run: Run) -> Callable[[], float]:
+        """Get ready to measure a run.
+
+        Returns:
+            A function that lets it run again and returns the seconds that one call took until
+            its results were there.
+        """
         ...
 
 
 class WallClock:
     """For work that is done when the call returns."""
 
+    def arm(self, run: Run) -> Callable[[], float]:
+        """Return a function that times one call."""
+        return lambda: self.seconds(run)
+
     def seconds(self, run: Run) -> float:
-        """Time the call."""
+        """Time one call."""
         began = time.perf_counter()
         run()
         return time.perf_counter() - began
@@ -49,8 +58,8 @@ def time_in_turns(
 ) -> dict[str, Timing]:
     """Time each run `repeats` times, one of each in every round.
 
-    Each finds the caches as another left them, so what fits into a cache is still read from
-    memory, as it is in a decode step, where other layers come between.
+    On a CPU each finds the caches as another left them, so what fits into a cache is still read
+    from memory, as it is in a decode step, where other layers come between.
 
     Args:
         runs: what to time, by name.
@@ -63,10 +72,11 @@ def time_in_turns(
     """
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
+    armed = {name: clock.arm(run) for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(warmups + repeats):
-        for name, run in runs.items():
-            seconds[name].append(clock.seconds(run))
+        for name, measure in armed.items():
+            seconds[name].append(measure())
     return {name: _timing(taken[warmups:]) for name, taken in seconds.items()}
 
 

@@ -20,6 +20,9 @@ bench = typer.Typer(
     help="Measure attention and the planner: every contestant, the roofline beside each.",
 )
 
+# What decode is measured in where nothing is said.
+_DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
+
 Workloads = Annotated[
     list[str] | None,
     typer.Option(
@@ -28,7 +31,10 @@ Workloads = Annotated[
         "its pages. May be given several times.",
     ),
 ]
-Suite = Annotated[str | None, typer.Option(help="Named forests: cpu, codec, pat, fasttree, ...")]
+Suite = Annotated[
+    str | None,
+    typer.Option(help="Named forests: cpu, codec, pat, fasttree, no-loss, rollouts or trees."),
+]
 Spec = Annotated[str, typer.Option(help="Attention variant, such as gqa:32:8:128 or mla:128.")]
 PageSize = Annotated[int, typer.Option(help="Tokens per page.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")]
@@ -37,11 +43,16 @@ Png = Annotated[Path | None, typer.Option(help="Draw the figures into this file.
 
 @bench.command()
 def kernel(
-    device: Annotated[str, typer.Option(help="cpu.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     suite: Suite = None,
     workload: Workloads = None,
     spec: Spec = "gqa:32:8:128",
-    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, float16 or bfloat16; by default bfloat16 on cuda, else float32."
+        ),
+    ] = None,
     page_size: PageSize = 16,
     query_len: Annotated[int, typer.Option(help="Newest tokens a request that are queries.")] = 1,
     shuffled: Annotated[
@@ -53,6 +64,8 @@ def kernel(
 ) -> None:
     """Time one layer's decode attention against its peers, in turn, in one run.
 
+    On cuda: FlashAttention-3, FlashInfer's decode and its cascade take part wherever they import,
+    and all are timed in CUDA graphs, with a warm L2 and with a cold one.
     Every output is checked against the fp64 reference first; a wrong contestant gets no figure,
     and if it is ours the exit code is 1.
     The roofline is this machine's own: its copy bandwidth and matmul rate, measured in the
@@ -65,28 +78,33 @@ def kernel(
         bough bench kernel --workload "1,16|8192,128" --workload "16|2048 shuffled"
 
         bough bench kernel --workload "1,8|4096,512" --spec mla:16 --dtype bfloat16
+
+        bough bench kernel --device cuda --suite trees --json out/trees.json
     """
     from bough.bench.cases import read_cases
+    from bough.bench.clocks import clocks_for
     from bough.bench.kernel import bench_kernel
     from bough.bench.report import Report, run_settings
     from bough.bench.roofline import measure_rates
-    from bough.bench.table import kernel_table, left_out
-    from bough.bench.timing import WallClock
+    from bough.bench.table import kernel_table, left_out, summary
 
-    if device != "cpu":
-        raise ValueError(f"device must be cpu, for which there are kernels, got {device!r}")
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda, got {device!r}")
     check_outputs(json=json, png=png)
-    suite = suite if suite or workload else "cpu"
-    setup = _setup(device, spec, dtype, page_size)
+    suite = suite if suite or workload else {"cpu": "cpu", "cuda": "trees"}[device]
+    setup = _setup(device, spec, dtype or _DTYPES[device], page_size)
     cases = read_cases(suite, workload or [], query_len=query_len, is_shuffled=shuffled)
     rows: list[Row] = []
     with Console(stderr=True).status("measuring the roofline") as status:
-        rates = measure_rates(setup.device.torch_device, setup.dtype, WallClock())
+        clocks = clocks_for(setup.device.torch_device)
+        rates = measure_rates(setup.device.torch_device, setup.dtype, clocks.main)
         for case in cases:
             status.update(f"{len(rows)} of {len(cases)} done, measuring {case.name}")
             rows.append(bench_kernel(case, setup, rates, repeats=repeats))
     console = Console()
     console.print(kernel_table(rows))
+    for line in summary(rows):
+        console.print(line, highlight=False)
     for line in left_out(rows):
         console.print(line, style="yellow", highlight=False)
     settings = run_settings(setup, rates)
@@ -128,7 +146,7 @@ def plan(
     from bough.bench.table import plan_table
 
     check_outputs(json=json)
-    setup = _setup(device, spec, "float32" if device == "cpu" else "bfloat16", page_size)
+    setup = _setup(device, spec, _DTYPES.get(device, "bfloat16"), page_size)
     texts = workload or ([] if suite else list(PLAN_SUITE))
     cases = read_cases(suite, texts, query_len=1, is_shuffled=False)
     rows: list[PlanRow] = []

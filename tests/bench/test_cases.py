@@ -35,6 +35,13 @@ def test_every_case_can_be_measured_with_shuffled_pages_too() -> None:
     assert [case.name for case in cases] == ["1|7", "1|7 shuffled", "1|9", "1|9 shuffled"]
 
 
+@pytest.mark.parametrize("suite", ["trees", "rollouts", "codec", "pat", "fasttree", "no-loss"])
+def test_every_named_suite_can_be_built(suite: str) -> None:
+    cases = read_cases(suite, [], query_len=1, is_shuffled=False)
+    assert [case.name for case in cases] == list(dict.fromkeys(SUITES[suite]))
+    assert all(case.forest(16).num_requests >= 1 for case in cases)
+
+
 def test_an_unknown_suite_is_refused() -> None:
     with pytest.raises(ValueError, match=r"suite must be one of cpu, .*, got 'gpu'"):
         read_cases("gpu", [], query_len=1, is_shuffled=False)

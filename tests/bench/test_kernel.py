@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -10,13 +11,13 @@ from rich.console import Console
 
 from bough.bench.cases import Case
 from bough.bench.contestant import Step
-from bough.bench.kernel import Row, bench_kernel
+from bough.bench.kernel import Row, Score, bench_kernel
 from bough.bench.ours import Bough
 from bough.bench.plot import plot_kernel
 from bough.bench.problem import Problem
 from bough.bench.report import Report, run_settings
 from bough.bench.sdpa import TorchSdpa
-from bough.bench.table import kernel_table, left_out
+from bough.bench.table import kernel_table, left_out, summary
 from tests.bench.problems import RATES, setup_for
 
 
@@ -45,7 +46,7 @@ def test_a_wrong_contestant_gets_no_figure(rows: list[Row]) -> None:
     assert wrong.us is None
     assert wrong.error == pytest.approx(1.0)
     assert wrong.refusal is not None and wrong.refusal.startswith("wrong: error 1.0e+00")
-    assert left_out(rows)[0].startswith("1,4|16,5: wrong left out, wrong: error")
+    assert "wrong left out, wrong: error 1.0e+00" in left_out(rows)[0]
 
 
 def test_figures_follow_from_the_median(rows: list[Row]) -> None:
@@ -67,6 +68,7 @@ def test_the_report_holds_what_a_reader_needs(rows: list[Row], tmp_path: Path) -
     report.write(path)
     facts = json.loads(path.read_text(encoding="utf-8"))
     wanted = "benchmark suite date commit device threads versions spec dtype page_size"
+    assert facts["figures"] == {"us": "median of wall times"}
     assert {*wanted.split(), "copy_gb_per_s", "matmul_tflop_per_s"} <= facts.keys()
     assert [row["pages"] for row in facts["rows"]] == ["in order", "shuffled"]
     assert {score["name"] for score in facts["rows"][0]["scores"]} == {"bough", "sdpa", "wrong"}
@@ -79,6 +81,20 @@ def test_the_table_names_every_workload(rows: list[Row]) -> None:
         console.print(kernel_table(rows))
     assert "1,4|16,5" in capture.get()
     assert "2|9 shuffled" in capture.get()
+
+
+def test_a_contestant_that_is_in_no_case_is_named_once(rows: list[Row]) -> None:
+    absent = Score(name="peer", refusal="cannot be imported")
+    ours = [replace(row, scores=(*row.scores[:2], absent)) for row in rows]
+    assert left_out(ours) == ["every workload: peer left out, cannot be imported"]
+
+
+def test_the_summary_is_the_geometric_mean_over_the_cases_that_count(rows: list[Row]) -> None:
+    scores = [Score(name="peer", times_ours=2.0), Score(name="peer", times_ours=8.0)]
+    ours = [
+        replace(row, scores=(row.scores[0], score)) for row, score in zip(rows, scores, strict=True)
+    ]
+    assert summary(ours) == ["peer: 4.00x our time, geometric mean of 2"]
 
 
 def test_the_picture_is_written(rows: list[Row], tmp_path: Path) -> None:

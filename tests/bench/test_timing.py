@@ -11,8 +11,8 @@ from bough.bench.timing import Timing, WallClock, time_in_turns
 class Recorder:
     """Answers with the seconds that the run itself returns."""
 
-    def seconds(self, run: Callable[[], Any]) -> float:
-        return float(run())
+    def arm(self, run: Callable[[], Any]) -> Callable[[], float]:
+        return lambda: float(run())
 
 
 def test_contestants_run_in_turn_and_warm_up_rounds_do_not_count() -> None:

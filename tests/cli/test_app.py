@@ -38,7 +38,7 @@ def test_help_does_not_import_torch() -> None:
         (["plan", "1|8", "--page-size", "0"], "page_size must be at least 1, got 0"),
         (["bench", "kernel", "--suite", "none"], "suite must be one of cpu, "),
         (["bench", "kernel", "--dtype", "int8"], "dtype must be one of float32, "),
-        (["bench", "kernel", "--device", "abacus"], "device must be cpu, "),
+        (["bench", "kernel", "--device", "abacus"], "device must be cpu or cuda, "),
         (["plan", "1|8", "--png", "/"], "output must be a file, not a folder, got /"),
         (["bench", "plan", "--json", "/dev/null/x.json"], "/dev/null: "),
         (["generate", "--n", "four"], "Invalid value for '--n': "),

@@ -28,6 +28,12 @@ def test_kernels_are_measured_by_hand_written_workloads(tmp_path: Path) -> None:
     assert picture.exists()
 
 
+def test_a_device_without_kernels_is_refused() -> None:
+    result = CliRunner().invoke(app, ["bench", "kernel", "--device", "h100"])
+    assert result.exit_code != 0
+    assert "device must be cpu or cuda, got 'h100'" in str(result.exception or result.output)
+
+
 def test_the_planner_is_measured_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     arguments = ["--workload", "1,16|64,12", "--json", str(path)]

@@ -21,7 +21,7 @@ from triton.compiler import ASTSource
 from bough.device import Device
 from bough.kernels.triton.arguments import Plane, Queries, States, TileTables
 from bough.kernels.triton.attend_tiles import attend_tiles
-from bough.kernels.triton.config import tile_config
+from bough.kernels.triton.config import merge_block, tile_config
 from bough.kernels.triton.merge_states import merge_states
 from bough.spec import AttentionSpec
 
@@ -45,7 +45,7 @@ def tables_signature() -> TileTables:
     return TileTables(*(names.get(name, "*i32") for name in TileTables._fields))
 
 
-def attend_source(text: str, dtype: str) -> tuple[Any, dict[str, Any], dict[str, int]]:
+def attend_source(text: str, dtype: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     spec = AttentionSpec.parse(text)
     shape = tile_config(spec, Device.named("h100").max_tile_rows, ITEMSIZE[dtype])
     signature = {
@@ -72,11 +72,13 @@ def attend_source(text: str, dtype: str) -> tuple[Any, dict[str, Any], dict[str,
         "BLOCK_KV": shape.block_kv,
         "NUM_STAGES": shape.num_stages,
     }
-    return attend_tiles, {**signature, **constants}, {"num_warps": shape.num_warps}
+    options = {"num_warps": shape.num_warps, "maxnreg": shape.max_registers}
+    return attend_tiles, {**signature, **constants}, options
 
 
-def merge_source(text: str, dtype: str) -> tuple[Any, dict[str, Any], dict[str, int]]:
-    spec = AttentionSpec.parse(text)
+def merge_source(text: str, most: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    spec, dtype = AttentionSpec.parse(text), "bf16"
+    block_partials, block_heads = merge_block(most)
     arguments = {
         "states": States(f"*{dtype}", "*fp32", "*fp32", "*fp32"),
         "sinks_ptr": "*fp32",
@@ -86,12 +88,13 @@ def merge_source(text: str, dtype: str) -> tuple[Any, dict[str, Any], dict[str, 
         "NUM_Q_HEADS": spec.num_q_heads,
         "V_DIM": spec.v_dim,
         "HAS_SINKS": False,
-        "BLOCK_HEADS": 8,
+        "BLOCK_PARTIALS": block_partials,
+        "BLOCK_HEADS": block_heads,
     }
     return merge_states, arguments, {"num_warps": 4}
 
 
-def compile_kernel(kernel: Any, arguments: dict[str, Any], options: dict[str, int]) -> Any:
+def compile_kernel(kernel: Any, arguments: dict[str, Any], options: dict[str, Any]) -> Any:
     """Compile as a launch would that finds every pointer and stride divisible by 16."""
     signature, constants, attributes = {}, {}, {}
     for index, (name, kind) in enumerate(arguments.items()):
@@ -133,8 +136,8 @@ def main() -> None:
     for text in SPECS:
         for dtype in ("bf16", "fp32"):
             jobs[f"attend_tiles {text} {dtype}"] = attend_source(text, dtype)
-    for text in ("gqa:32:8:128", "mla:16"):
-        jobs[f"merge_states {text} bf16"] = merge_source(text, "bf16")
+    for text, most in (("gqa:32:8:128", 2), ("gqa:32:8:128", 40), ("mla:16", 40)):
+        jobs[f"merge_states {text} of {most}"] = merge_source(text, most)
     compiled = {name: compile_kernel(*job) for name, job in jobs.items()}
     with ThreadPoolExecutor(2) as pool:
         figures = dict(zip(compiled, pool.map(assemble, compiled.values()), strict=True))

@@ -48,13 +48,13 @@ def attend_tiles(
         head = item % NUM_KV_HEADS
         num_rows = tl.load(tables.tile_num_queries + tile) * GROUP_SIZE
         first_row = tl.program_id(1) * BLOCK_Q
-        if num_rows <= SMALL_BLOCK_Q and first_row == 0:
+        if SMALL_BLOCK_Q < BLOCK_Q and num_rows <= SMALL_BLOCK_Q:
             _attend_rows(
                 queries, key, value, sinks_ptr, tables, states, scale, tile, head, first_row,
                 num_rows, NUM_KV_HEADS, GROUP_SIZE, NOPE_DIM, ROPE_DIM, V_DIM, PAGE_SIZE, WINDOW,
                 SOFTCAP, HAS_SINKS, SMALL_BLOCK_Q, BLOCK_KV, NUM_STAGES,
             )  # fmt: skip
-        elif num_rows > SMALL_BLOCK_Q and first_row < num_rows:
+        elif first_row < num_rows:
             _attend_rows(
                 queries, key, value, sinks_ptr, tables, states, scale, tile, head, first_row,
                 num_rows, NUM_KV_HEADS, GROUP_SIZE, NOPE_DIM, ROPE_DIM, V_DIM, PAGE_SIZE, WINDOW,

@@ -8,7 +8,7 @@ import triton
 from bough.kernels.backend import KV
 from bough.kernels.triton.arguments import Plane, Queries, States, TileTables
 from bough.kernels.triton.attend_tiles import attend_tiles
-from bough.kernels.triton.config import tile_config
+from bough.kernels.triton.config import merge_block, tile_config
 from bough.kernels.triton.merge_states import merge_states
 from bough.kernels.triton.store_kv import store_rows
 from bough.plan import Plan
@@ -54,9 +54,10 @@ class TritonBackend:
                 BLOCK_KV=shape.block_kv,
                 NUM_STAGES=shape.num_stages,
                 num_warps=shape.num_warps,
+                maxnreg=shape.max_registers,
             )
         if plan.has_merge:
-            block_heads = min(8, triton.next_power_of_2(spec.num_q_heads))
+            block_partials, block_heads = merge_block(int(plan.schedule.query_num_tiles.max()))
             merge_states[(len(q), triton.cdiv(spec.num_q_heads, block_heads))](
                 states,
                 sinks_or_any,
@@ -66,7 +67,9 @@ class TritonBackend:
                 NUM_Q_HEADS=spec.num_q_heads,
                 V_DIM=spec.v_dim,
                 HAS_SINKS=sinks is not None,
+                BLOCK_PARTIALS=block_partials,
                 BLOCK_HEADS=block_heads,
+                num_warps=4,
             )
         return states.out, states.lse
 

@@ -17,6 +17,7 @@ class TileConfig:
         block_kv: KV tokens visited at a time.
         num_stages: loads in flight.
         num_warps: warps of one program.
+        max_registers: registers a thread may have; None leaves the choice to the assembler.
     """
 
     small_block_q: int
@@ -24,6 +25,7 @@ class TileConfig:
     block_kv: int
     num_stages: int
     num_warps: int
+    max_registers: int | None = None
 
 
 def tile_config(spec: AttentionSpec, max_tile_rows: int, itemsize: int) -> TileConfig:
@@ -42,12 +44,24 @@ def tile_config(spec: AttentionSpec, max_tile_rows: int, itemsize: int) -> TileC
             block_q=16,
             block_kv=16,
             num_stages=1,
-            num_warps=4 if widest <= 128 else 8,
+            num_warps=8,
+            # Left alone, the assembler aims at more programs at once and spills.
+            max_registers=128 if widest <= 256 else None,
         )
     return TileConfig(
         small_block_q=16,
         block_q=max(16, 1 << (max_tile_rows - 1).bit_length()),
-        block_kv=32 if widest <= 256 + 64 else 16,
+        block_kv=32 if widest <= 128 else 16,
         num_stages=3 if widest <= 128 else 2,
         num_warps=4 if widest <= 128 else 8,
     )
+
+
+def merge_block(most_partials: int) -> tuple[int, int]:
+    """Return the partials and the heads that a merging program reads at a time.
+
+    Args:
+        most_partials: partials of the query that has most.
+    """
+    block_partials = min(16, max(2, 1 << (most_partials - 1).bit_length()))
+    return block_partials, 16 // block_partials

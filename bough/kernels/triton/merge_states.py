@@ -1,4 +1,4 @@
-"""The merge of partials: one program a query and block of heads, in the order of its merge list."""
+"""The merge of partials: one program a query and block of heads, in list order."""
 
 from __future__ import annotations
 
@@ -21,43 +21,49 @@ def merge_states(
     NUM_Q_HEADS: tl.constexpr,
     V_DIM: tl.constexpr,
     HAS_SINKS: tl.constexpr,
+    BLOCK_PARTIALS: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
 ):
     """Combine partials by their log-sum-exp; write 0 and -inf for queries that no tile serves."""
     query = tl.program_id(0)
-    num_tiles = tl.load(query_num_tiles_ptr + query)
-    if num_tiles != 1:
+    if tl.load(query_num_tiles_ptr + query) != 1:
+        offs_partial = tl.arange(0, BLOCK_PARTIALS)
         offs_head = tl.program_id(1) * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS)
         offs_v = tl.arange(0, padded(V_DIM))
         mask_head = offs_head < NUM_Q_HEADS
-        mask = mask_head[:, None] & (offs_v < V_DIM)[None, :]
+        mask_v = offs_v < V_DIM
         peak = tl.full([BLOCK_HEADS], float("-inf"), tl.float32)
         total = tl.zeros([BLOCK_HEADS], tl.float32)
         acc = tl.zeros([BLOCK_HEADS, padded(V_DIM)], tl.float32)
-        first = tl.load(merge_indptr_ptr + query)
-        for at in range(first, tl.load(merge_indptr_ptr + query + 1)):
-            partial = tl.load(merge_indices_ptr + at).to(tl.int64)
-            row = partial * NUM_Q_HEADS + offs_head
-            lse = tl.load(states.partial_lse + row, mask=mask_head, other=float("-inf")) * LOG2_E
-            out = tl.load(
-                states.partial_out + row[:, None] * V_DIM + offs_v[None, :], mask=mask, other=0.0
+        stop = tl.load(merge_indptr_ptr + query + 1)
+        for first in range(tl.load(merge_indptr_ptr + query), stop, BLOCK_PARTIALS):
+            mask_partial = first + offs_partial < stop
+            partial = tl.load(merge_indices_ptr + first + offs_partial, mask=mask_partial, other=0)
+            # [BLOCK_PARTIALS, BLOCK_HEADS]
+            row = partial.to(tl.int64)[:, None] * NUM_Q_HEADS + offs_head[None, :]
+            mask = mask_partial[:, None] & mask_head[None, :]
+            lse = tl.load(states.partial_lse + row, mask=mask, other=float("-inf")) * LOG2_E
+            out = tl.load(  # [BLOCK_PARTIALS, BLOCK_HEADS, V_DIM padded]
+                states.partial_out + row[:, :, None] * V_DIM + offs_v[None, None, :],
+                mask=mask[:, :, None] & mask_v[None, None, :],
+                other=0.0,
             )
-            next_peak = tl.maximum(peak, lse)
+            next_peak = tl.maximum(peak, tl.max(lse, 0))
             base = tl.where(next_peak == float("-inf"), 0.0, next_peak)
             decay = tl.exp2(peak - base)
-            weight = tl.exp2(lse - base)
-            total = total * decay + weight
-            acc = acc * decay[:, None] + out * weight[:, None]
+            weight = tl.exp2(lse - base[None, :])
+            total = total * decay + tl.sum(weight, 0)
+            acc = acc * decay[:, None] + tl.sum(out * weight[:, :, None], 0)
             peak = next_peak
         if HAS_SINKS:
-            sink = tl.load(sinks_ptr + offs_head, mask=mask_head, other=0.0).to(tl.float32)
+            sink = tl.load(sinks_ptr + offs_head, mask=mask_head, other=0.0).to(tl.float32) * LOG2_E
             is_seen = total > 0
-            total += tl.where(is_seen, tl.exp2(sink * LOG2_E - tl.where(is_seen, peak, 0.0)), 0.0)
+            total += tl.where(is_seen, tl.exp2(sink - tl.where(is_seen, peak, 0.0)), 0.0)
         row = query.to(tl.int64) * NUM_Q_HEADS + offs_head
         divisor = tl.where(total > 0, total, 1.0)
         tl.store(
             states.out + row[:, None] * V_DIM + offs_v[None, :],
             (acc / divisor[:, None]).to(states.out.dtype.element_ty),
-            mask=mask,
+            mask=mask_head[:, None] & mask_v[None, :],
         )
         tl.store(states.lse + row, (peak + tl.log2(total)) * LN_2, mask=mask_head)

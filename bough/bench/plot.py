@@ -51,7 +51,7 @@ def plot_kernel(report: Report, path: Path) -> None:
     ]
     axes.set_xticks(at, labels, fontsize=8)
     axes.set_xlim(-0.5, len(rows) - 0.5)
-    axes.set_ylim(0, 1.18 * max(highest, *roof))
+    axes.set_ylim(0, 1.25 * max(highest, *roof))
     axes.set_ylabel("unique KV, Q and O, GB/s")
     axes.grid(axis="y", color="#e6e6e6", zorder=0)
     axes.tick_params(length=0)

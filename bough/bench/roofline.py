@@ -51,7 +51,7 @@ class Rates:
 def measure_rates(device: str, dtype: torch.dtype, clock: Clock) -> Rates:
     """Time a copy and a product; the fastest of a few repeats counts.
 
-    The copy is done by the runtime and by a kernel, which differ on a GPU; the faster counts.
+    The copy is done by the runtime and by a kernel, which differ on a GPU: the faster counts.
 
     Args:
         device: where, as torch writes it.

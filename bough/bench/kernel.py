@@ -156,7 +156,24 @@ def _enter(contestant: Contestant, problem: Problem, oracle: Oracle) -> tuple[Sc
     score = Score(name=contestant.name, refusal=contestant.refusal(problem))
     if score.refusal is not None:
         return score, None
-    step = contestant.prepare(problem)
+    try:
+        step = contestant.prepare(problem)
+        out, first = _run_once(step, problem)
+    except RuntimeError as failure:
+        if isinstance(contestant, Bough):
+            raise
+        reason, _, _ = str(failure).partition("\n")
+        return replace(score, refusal=f"failed: {reason}"), None
+    error = oracle.error(out)
+    score = replace(score, error=error, first_us=first * 1e6)
+    tolerance = TOLERANCE[problem.setup.dtype]
+    if not error <= tolerance:
+        return replace(score, refusal=f"wrong: error {error:.1e}, not {tolerance:.0e}"), None
+    return score, step
+
+
+def _run_once(step: Step, problem: Problem) -> tuple[torch.Tensor, float]:
+    """Return a step's output and the seconds until it was there."""
     results: list[torch.Tensor] = []
 
     def run() -> None:
@@ -164,13 +181,8 @@ def _enter(contestant: Contestant, problem: Problem, oracle: Oracle) -> tuple[Sc
         if problem.q.device.type == "cuda":
             torch.cuda.synchronize(problem.q.device)
 
-    first = WallClock().seconds(run)
-    error = oracle.error(results[0])
-    score = replace(score, error=error, first_us=first * 1e6)
-    tolerance = TOLERANCE[problem.setup.dtype]
-    if not error <= tolerance:
-        return replace(score, refusal=f"wrong: error {error:.1e}, not {tolerance:.0e}"), None
-    return score, step
+    seconds = WallClock().seconds(run)
+    return results[0], seconds
 
 
 def _with_figures(

@@ -31,6 +31,13 @@ class AlwaysWrong:
         return Step(lambda: torch.zeros_like(problem.q), lambda out: out)
 
 
+class AlwaysFailing(AlwaysWrong):
+    name = "failing"
+
+    def prepare(self, problem: Problem) -> Step:
+        raise RuntimeError("no kernel for head size 16\nsecond line")
+
+
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
     """Two cases with a contestant that is wrong in both."""
@@ -47,6 +54,13 @@ def test_a_wrong_contestant_gets_no_figure(rows: list[Row]) -> None:
     assert wrong.error == pytest.approx(1.0)
     assert wrong.refusal is not None and wrong.refusal.startswith("wrong: error 1.0e+00")
     assert "wrong left out, wrong: error 1.0e+00" in left_out(rows)[0]
+
+
+def test_a_peer_that_fails_is_left_out_with_its_reason() -> None:
+    case, contestants = Case.parse("2|9"), (Bough(), AlwaysFailing())
+    row = bench_kernel(case, setup_for(), RATES, repeats=1, contestants=contestants)
+    assert row.score("failing").refusal == "failed: no kernel for head size 16"
+    assert row.score("bough").us is not None
 
 
 def test_figures_follow_from_the_median(rows: list[Row]) -> None:

@@ -18,17 +18,32 @@ def test_its_examples_run(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     exec(code, {})
 
 
-def test_its_figures_are_those_of_the_newest_results() -> None:
-    results = json.loads((ROOT / "benchmarks/results/kernel-cpu.json").read_text())
-    figures = re.findall(r"^\| `([^`]+)`(.*?) \| ([\d.]+) ms \| ([\d.]+) ms ", README, re.MULTILINE)
-    shown = [(float(ours), float(peer)) for _, _, ours, peer in figures]
-    measured = []
+def figures_of(results: dict, names: list[str], unit: float) -> list[list[float]]:
+    """Figures of each row as the README rounds them, a missing one left out."""
+    rows = []
     for row in results["rows"]:
         us = {score["name"]: score["us"] for score in row["scores"]}
-        measured.append((round(us["bough"] / 1e3, 1), round(us["sdpa"] / 1e3, 1)))
-    assert shown == measured
-    assert results["date"][:10] in README
-    assert results["device"] in README
+        rows.append([round(us[name] / unit, 1) for name in names if us[name] is not None])
+    return rows
+
+
+def figures_shown(unit: str) -> list[list[float]]:
+    rows = re.findall(rf"^\| `.+ {unit} \|.*$", README, re.MULTILINE)
+    return [[float(figure) for figure in re.findall(rf"([\d.]+) {unit}", row)] for row in rows]
+
+
+def test_its_figures_are_those_of_the_newest_results() -> None:
+    folder = ROOT / "benchmarks/results"
+    cpu = json.loads((folder / "kernel-cpu.json").read_text())
+    gpu = json.loads((folder / "kernel-h100-trees.json").read_text())
+    assert figures_shown("ms") == figures_of(cpu, ["bough", "sdpa"], 1e3)
+    peers = ["bough", "fa3", "flashinfer", "cascade"]
+    roofline = [round(row["roofline_us"], 1) for row in gpu["rows"]]
+    expected = zip(figures_of(gpu, peers, 1.0), roofline, strict=True)
+    assert figures_shown("us") == [[*figures, limit] for figures, limit in expected]
+    for results in (cpu, gpu):
+        assert results["date"][:10] in README
+        assert results["device"] in README
 
 
 def test_every_folder_it_names_exists() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -36,10 +37,13 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """Name the commit of this checkout, `-dirty` behind it; None where there is no checkout."""
+    """Name the commit of this checkout, `-dirty` behind it; None where nothing tells.
+
+    A copy of the tree without its `.git` is told its commit by the environment, `BOUGH_COMMIT`.
+    """
     checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():
-        return None
+        return os.environ.get("BOUGH_COMMIT")
     command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
     try:
         done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)

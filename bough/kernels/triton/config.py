@@ -60,8 +60,13 @@ def tile_config(spec: AttentionSpec, max_tile_rows: int, itemsize: int) -> TileC
 def merge_block(most_partials: int) -> tuple[int, int]:
     """Return the partials and the heads that a merging program reads at a time.
 
+    Few partials are cheapest one after the other, for many heads at once; of many, waiting for
+    each in turn would take longest.
+
     Args:
         most_partials: partials of the query that has most.
     """
-    block_partials = min(16, max(2, 1 << (most_partials - 1).bit_length()))
+    if most_partials <= 4:
+        return 1, 8
+    block_partials = min(16, 1 << (most_partials - 1).bit_length())
     return block_partials, 16 // block_partials

@@ -39,11 +39,13 @@ def _versions() -> dict[str, str]:
 def _commit() -> str | None:
     """Name the commit of this checkout, `-dirty` behind it; None where nothing tells.
 
-    A copy of the tree without its `.git` is told its commit by the environment, `BOUGH_COMMIT`.
+    A copy of the tree without its history is told its commit by the environment, `BOUGH_COMMIT`.
     """
+    if "BOUGH_COMMIT" in os.environ:
+        return os.environ["BOUGH_COMMIT"]
     checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():
-        return os.environ.get("BOUGH_COMMIT")
+        return None
     command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
     try:
         done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)

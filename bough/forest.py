@@ -249,13 +249,13 @@ class Forest:
             below = np.bincount(self.node_parent[level], total[level], minlength=self.num_nodes)
             total += below.astype(np.int32)
         begin = np.zeros_like(total)
-        for level in self.levels:
+        for depth, level in enumerate(self.levels):
             above = self.node_parent[level]
             by_parent = np.argsort(above, kind="stable")
             level, above = level[by_parent], above[by_parent]
             before = np.cumsum(total[level]) - total[level]
             is_first = np.diff(above, prepend=-2) != 0
-            first = _at(begin + own, above, 0) - before
+            first = (begin[above] + own[above] if depth else 0) - before
             begin[level] = before + first[is_first][np.cumsum(is_first) - 1]
         seeing = np.flatnonzero(self.query_node >= 0)
         by_node = np.argsort(begin[self.query_node[seeing]], kind="stable")

@@ -57,24 +57,24 @@ def _fold_where_it_pays(forest: Forest, cost: CostModel) -> npt.NDArray[np.bool_
     is_folded = np.zeros(forest.num_nodes, dtype=np.bool_)
     fixed, per_token = cost.line(below)
     own_fixed, own_per_token = cost.line(own)
-    partials = cost.partials(below - own)
     alone = fixed + per_token * length
     has_parent = parent >= 0
     children_alone = _sum_to_parents(parent[has_parent], alone[has_parent], forest.num_nodes)
+    # What keeping costs, less what folding costs beside the children's longer tiles.
+    spared = fixed + cost.partials(below - own) + children_alone - own_fixed
+    spared_per_token = per_token - own_per_token
 
     for depth, level in enumerate(forest.levels[:-1]):
         level = level[below[level] > own[level]]
         children = forest.levels[depth + 1]
-        children = children[below[children] > 0]
+        parents = parent[children]
         reach = above[level] + length[level]
         above[level] = reach
-        with_above = alone[children] + per_token[children] * above[parent[children]]
-        together = _sum_to_parents(parent[children], with_above, forest.num_nodes)
-        kept = fixed[level] + per_token[level] * reach + partials[level] + children_alone[level]
-        apart = together[level] + own_fixed[level] + own_per_token[level] * reach
-        is_folded[level] = apart <= kept
+        with_above = alone[children] + per_token[children] * above[parents]
+        together = _sum_to_parents(parents, with_above, forest.num_nodes)
+        is_folded[level] = together[level] <= spared[level] + spared_per_token[level] * reach
         above[level] = np.where(is_folded[level], reach, 0)
-        above[children] = above[parent[children]]
+        above[children] = above[parents]
     return is_folded
 
 

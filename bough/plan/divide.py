@@ -56,8 +56,7 @@ def divide(blocks: Blocks, num_queries: int, cost: CostModel) -> Division:
     bound = lower_bound(blocks.num_tokens, rate, cost)
     best: Division | None = None
     for limit, good_enough in _LIMITS:
-        division = _divide_at(bound * limit, blocks, num_queries, rate, cost)
-        division = division._replace(lower_bound=bound)
+        division = _divide_at(bound, limit, blocks, num_queries, rate, cost)
         if best is None or division.seconds < best.seconds:
             best = division
         if cost.device.num_workers == 1 or best.assignment.makespan <= bound * good_enough:
@@ -103,16 +102,17 @@ def lower_bound(
 
 
 def _divide_at(
+    bound: float,
     limit: float,
     blocks: Blocks,
     num_queries: int,
     rate: npt.NDArray[np.float64],
     cost: CostModel,
 ) -> Division:
-    """Cut every block into equal tiles of at most `limit` seconds."""
+    """Cut every block into equal tiles of at most `limit` times the lower bound."""
     device, num_tokens = cost.device, blocks.num_tokens
     quantum = device.kv_quantum
-    spare = max(limit - device.tile_seconds, 1e-12)
+    spare = max(bound * limit - device.tile_seconds, 1e-12)
     if device.num_workers == 1:
         num_tiles = np.ones_like(num_tokens)
     else:
@@ -133,4 +133,4 @@ def _divide_at(
     num_partials = int(tiles_of_query[tiles_of_query > 1].sum())
     merging = float(cost.partials(np.asarray(num_partials))) + cost.merge * bool(num_partials)
     seconds = assignment.makespan + merging / device.num_workers
-    return Division(num_tiles, tile_tokens, assignment, seconds, 0.0)
+    return Division(num_tiles, tile_tokens, assignment, seconds, bound)

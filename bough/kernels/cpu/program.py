@@ -97,14 +97,16 @@ class _Tiles:
         partial = len(self.query_num_tiles) + self.partial_start[tiles][:, None] + at
         return query, np.where(self.query_num_tiles[query] > 1, partial, query)
 
-    def visible(self, query: Index, position: Index, is_token: npt.NDArray[np.bool_]) -> Read:
-        """Compare positions; `slots` is left to the caller."""
+    def visible(
+        self, query: Index, position: Index, is_token: npt.NDArray[np.bool_]
+    ) -> torch.Tensor | None:
+        """Compare positions; None where every query sees every token."""
         at = self.position[query][:, :, None]
         key = position[:, None, :]
         sees = (key <= at) & is_token[:, None, :]
         if self.window is not None:
             sees &= key > at - self.window
-        return Read(slice(0, 0), None if sees.all() else torch.from_numpy(sees))
+        return None if sees.all() else torch.from_numpy(sees)
 
 
 def compile_program(plan: Plan) -> list[Batch]:
@@ -124,8 +126,8 @@ def _long_batch(tiles: _Tiles, tile: int) -> Batch:
         origin = int(tiles.origin[segment])
         for slots, count in _pieces(tiles, segment):
             position = np.arange(origin, origin + count)[None]
-            seen = tiles.visible(query, position, np.ones((1, count), dtype=np.bool_))
-            reads.append(seen._replace(slots=slots))
+            is_token = np.ones((1, count), dtype=np.bool_)
+            reads.append(Read(slots, tiles.visible(query, position, is_token)))
             origin += count
     return Batch(torch.from_numpy(query), torch.from_numpy(row), reads)
 
@@ -174,8 +176,8 @@ def _short_batches(tiles: _Tiles, short: Index) -> list[Batch]:
             is_token = offset < count[part][:, None]
             source = tile_begin[part][:, None] + np.where(is_token, offset, 0)
             query, row = tiles.queries_of(short[part])
-            seen = tiles.visible(query, position[source], is_token)
-            read = seen._replace(slots=torch.from_numpy(slots[source]))
+            visible = tiles.visible(query, position[source], is_token)
+            read = Read(torch.from_numpy(slots[source]), visible)
             batches.append(Batch(torch.from_numpy(query), torch.from_numpy(row), [read]))
     return batches
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from bough.expect import expect
+
 
 @dataclass(frozen=True, kw_only=True)
 class LinearScaling:
@@ -120,6 +122,7 @@ class YarnScaling:
 
 
 RopeScaling = LinearScaling | Llama3Scaling | YarnScaling
+Rotation = tuple[torch.Tensor, torch.Tensor]
 
 
 class Rotary(nn.Module):
@@ -135,6 +138,7 @@ class Rotary(nn.Module):
 
     def __init__(self, head_dim: int, theta: float, scaling: RopeScaling | None) -> None:
         super().__init__()
+        expect(head_dim % 2 == 0, "rotary dimensions", "even in number", head_dim)
         # On the CPU even while the parameters are built on the meta device.
         columns = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu")
         frequencies = 1.0 / theta ** (columns / head_dim)
@@ -143,7 +147,7 @@ class Rotary(nn.Module):
         self.amplitude = 1.0 if scaling is None else scaling.amplitude
         self.register_buffer("frequencies", frequencies, persistent=False)
 
-    def forward(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, positions: torch.Tensor) -> Rotation:
         """Angles of positions [num_tokens] int64.
 
         Returns:
@@ -153,17 +157,26 @@ class Rotary(nn.Module):
         return angles.cos() * self.amplitude, angles.sin() * self.amplitude
 
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate the halves of each head against each other (arXiv 2104.09864), in float32.
+def rotate(
+    x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, is_interleaved: bool = False
+) -> torch.Tensor:
+    """Rotate the halves of each head against each other (arXiv 2104.09864), in float32 or better.
+
+    Scores do not change when queries and keys are permuted alike, so columns that lie pair by pair
+    come out half by half.
 
     Args:
-        x: [num_tokens, num_heads, head_dim].
+        x: [..., num_tokens, num_heads, head_dim].
         cos, sin: [num_tokens, 1, head_dim / 2] float32, from `Rotary`.
+        is_interleaved: whether columns 2i and 2i + 1 of x make a pair; else i and
+            i + head_dim / 2.
 
     Returns:
-        [num_tokens, num_heads, head_dim] of x's dtype.
+        [..., num_tokens, num_heads, head_dim] of x's dtype, pairs half by half.
     """
-    first, second = x.float().chunk(2, dim=-1)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    halves = wide.unflatten(-1, (-1, 2)).unbind(-1) if is_interleaved else wide.chunk(2, dim=-1)
+    first, second = halves
     rotated = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     return rotated.to(x.dtype)
 

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from bough.cache.pool import KV
-from bough.layers.attention import GroupedAttention
 from bough.layers.context import StepContext
+from bough.layers.grouped import GroupedAttention
 from bough.layers.mlp import GatedMLP
 from bough.layers.rope import Rotary
 from bough.models.config import ModelConfig

@@ -1,4 +1,4 @@
-"""The attention half of a decoder block: projections around `bough.attend`."""
+"""Grouped attention: keys and values projected and stored apart (MHA, MQA, GQA)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from bough.attend import attend, store_kv
 from bough.cache.pool import KV
 from bough.layers.context import StepContext
 from bough.layers.linear import FusedLinear
-from bough.layers.rope import rotate
+from bough.layers.rope import Rotation, rotate
+from bough.layers.sequences import attend_sequences
 from bough.spec import AttentionSpec
 
 
@@ -29,9 +30,9 @@ class GroupedAttention(nn.Module):
         hidden_size: int,
         spec: AttentionSpec,
         *,
-        has_qkv_bias: bool,
-        has_output_bias: bool,
-        qk_norm_eps: float | None,
+        has_qkv_bias: bool = False,
+        has_output_bias: bool = False,
+        qk_norm_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -48,13 +49,9 @@ class GroupedAttention(nn.Module):
             self.k_norm = nn.RMSNorm(spec.nope_dim, eps=qk_norm_eps)
 
     def forward(
-        self,
-        x: torch.Tensor,
-        rotation: tuple[torch.Tensor, torch.Tensor],
-        context: StepContext,
-        kv: KV,
+        self, x: torch.Tensor, rotation: Rotation, context: StepContext, kv: KV
     ) -> torch.Tensor:
-        """Store the tokens' KV, then attend.
+        """Store the KV of a step's tokens, then attend.
 
         Args:
             x: [num_tokens, hidden_size].
@@ -65,13 +62,32 @@ class GroupedAttention(nn.Module):
         Returns:
             [num_tokens, hidden_size].
         """
+        q, k, v = self._project(x, rotation)
+        store_kv(kv, (k, v), context.slots)
+        out, _ = attend(q, kv, context.plan)
+        return self.o_proj(out.flatten(-2))
+
+    def forward_sequences(self, x: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+        """Attend within whole sequences, without a cache; differentiable.
+
+        Args:
+            x: [batch_size, seq_len, hidden_size].
+            rotation: cos and sin of the angles of seq_len positions, from `Rotary`.
+
+        Returns:
+            [batch_size, seq_len, hidden_size].
+        """
+        q, k, v = self._project(x, rotation)
+        return self.o_proj(attend_sequences(q, k, v, self.spec).flatten(-2))
+
+    def _project(
+        self, x: torch.Tensor, rotation: Rotation
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Map x [..., hidden_size] to q, k and v [..., num_heads, dim], q and k rotated."""
         q, k, v = self.qkv_proj(x)
         q = q.unflatten(-1, (self.spec.num_q_heads, self.spec.nope_dim))
         k = k.unflatten(-1, (self.spec.num_kv_heads, self.spec.nope_dim))
         v = v.unflatten(-1, (self.spec.num_kv_heads, self.spec.v_dim))
         if self.has_qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, *rotation), rotate(k, *rotation)
-        store_kv(kv, (k, v), context.slots)
-        out, _ = attend(q, kv, context.plan)
-        return self.o_proj(out.flatten(-2))
+        return rotate(q, *rotation), rotate(k, *rotation), v

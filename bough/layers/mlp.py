@@ -25,6 +25,6 @@ class GatedMLP(nn.Module):
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=has_bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map x [num_tokens, hidden_size] to the same shape."""
+        """Map x [..., hidden_size] to the same shape."""
         gate, up = self.gate_up_proj(x)
         return self.down_proj(F.silu(gate) * up)

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 
 from bough.expect import expect
+from bough.layers.latent import LatentShape
+from bough.layers.moe import MoEShape
 from bough.layers.rope import LinearScaling, RopeScaling, YarnScaling
 from bough.models.families import FAMILIES, Family
 from bough.models.fields import Fields
@@ -38,6 +40,10 @@ class ModelConfig:
         rope_theta: base of the rotary wavelengths.
         rope_scaling: how they reach longer contexts; None leaves them alone.
         norm_eps: epsilon of every RMS norm.
+        latent: the expanded form's sizes where attention is latent; None elsewhere.
+        moe: the feed-forward's experts; None where every layer has one dense feed-forward.
+        num_dense_layers: first layers whose feed-forward is dense although the others have experts.
+        num_extra_layers: layers that the checkpoint holds behind the last and that are not run.
         has_qkv_bias, has_output_bias, has_mlp_bias: which projections add biases.
         has_qk_norm: whether each q and k head is normed before the rotation.
         has_tied_embeddings: whether the logits use the embedding matrix.
@@ -53,17 +59,21 @@ class ModelConfig:
     num_layers: int
     spec: AttentionSpec
     context_len: int
-    rope_theta: float
-    rope_scaling: RopeScaling | None
-    norm_eps: float
-    has_qkv_bias: bool
-    has_output_bias: bool
-    has_mlp_bias: bool
-    has_qk_norm: bool
-    has_tied_embeddings: bool
-    dtype: torch.dtype
-    bos_token_id: int | None
-    eos_token_ids: tuple[int, ...]
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    norm_eps: float = 1e-6
+    latent: LatentShape | None = None
+    moe: MoEShape | None = None
+    num_dense_layers: int = 0
+    num_extra_layers: int = 0
+    has_qkv_bias: bool = False
+    has_output_bias: bool = False
+    has_mlp_bias: bool = False
+    has_qk_norm: bool = False
+    has_tied_embeddings: bool = False
+    dtype: torch.dtype = torch.float32
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
 
 
 def load_config(path: str | os.PathLike[str]) -> ModelConfig:

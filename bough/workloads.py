@@ -44,20 +44,46 @@ def forest_from_text(
         raise ValueError(
             f"query_len must be from 1 to the {tokens[-1]} tokens of a leaf, got {query_len}"
         )
-    counts = [-(-tokens_of // page_size) for tokens_of in length]
+    return forest_from_lengths(
+        parent, length, above, page_size, query_len=query_len, shuffle_seed=shuffle_seed
+    )
+
+
+def forest_from_lengths(
+    parent: list[int],
+    length: list[int],
+    leaves: list[int],
+    page_size: int,
+    *,
+    query_len: int = 1,
+    shuffle_seed: int | None = None,
+) -> Forest:
+    """Build a forest in a pool of just its pages; every node starts in a page of its own.
+
+    Args:
+        parent: parent of each node, -1 for a root; parents before children.
+        length: tokens of each node.
+        leaves: the node in which each request ends.
+        page_size: slots per page.
+        query_len: the newest tokens of each request that are queries.
+        shuffle_seed: scatter the pages over the pool in this random order; in order when None.
+    """
+    counts = [-(-num_tokens // page_size) for num_tokens in length]
     pages = np.arange(sum(counts), dtype=np.int32)
     if shuffle_seed is not None:
         np.random.default_rng(shuffle_seed).shuffle(pages)
-    ends = np.cumsum(counts)
-    stop = sum(tokens)
+    stop: list[int] = []
+    for above, num_tokens in zip(parent, length, strict=True):
+        stop.append(num_tokens + (stop[above] if above >= 0 else 0))
+    newest = np.array(stop)[leaves][:, None] + np.arange(-query_len, 0)
     return Forest.from_nodes(
         page_size=page_size,
         node_parent=parent,
         node_len=length,
-        node_pages=np.split(pages, ends[:-1]),
-        query_node=np.repeat(above, query_len),
-        query_position=np.tile(np.arange(stop - query_len, stop), len(above)),
-        query_indptr=np.arange(len(above) + 1) * query_len,
+        node_pages=np.split(pages, np.cumsum(counts)[:-1]),
+        query_node=np.repeat(leaves, query_len),
+        query_position=newest.ravel(),
+        query_indptr=np.arange(len(leaves) + 1) * query_len,
     )
 
 

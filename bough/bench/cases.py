@@ -1,16 +1,16 @@
-"""Which forests are measured: named suites, and cases written by hand."""
+"""Which forests are measured: a case is a forest and how it is stored, on one line of text."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
+from bough.expect import expect
 from bough.forest import Forest
-from bough.workloads import SUITES as FORESTS
 from bough.workloads import forest_from_text
 
 # The order in which shuffled pages are scattered.
-_SHUFFLE_SEED = 0
-_SHUFFLED = " shuffled"
+SHUFFLE_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,88 +22,92 @@ class Case:
         is_shuffled: whether the pages are scattered over the pool; else they follow each other,
             node by node, as an empty pool allocates them.
         query_len: the newest tokens of each request that are queries.
+        page_size: slots per page; the run's when None.
+        spec: the attention variant, such as `mha:32:128`; the run's when None.
     """
 
     workload: str
     is_shuffled: bool = False
     query_len: int = 1
+    page_size: int | None = None
+    spec: str | None = None
 
     @classmethod
     def parse(cls, text: str, query_len: int = 1) -> Case:
-        """Read a workload, with ` shuffled` behind it where its pages are."""
-        workload = text.removesuffix(_SHUFFLED)
-        return cls(workload=workload, is_shuffled=workload != text, query_len=query_len)
+        """Read a workload and the words behind it: `shuffled`, `queries=2`, `page=1`, `spec=..`.
+
+        Args:
+            text: such as `1,16|4096,128 page=1 spec=mha:32:128 shuffled`, words in any order.
+            query_len: queries of each request where the text says nothing.
+
+        Raises:
+            ValueError: a word is unknown, or its number cannot be read.
+        """
+        words = text.split()
+        at = next((at for at, word in enumerate(words) if _is_option(word)), len(words))
+        options: dict[str, str] = {}
+        for word in words[at:]:
+            name, _, value = word.partition("=")
+            expect(_is_option(word), "case", "a forest, then known words", repr(text))
+            options[name] = value
+        return cls(
+            workload=" ".join(words[:at]),
+            is_shuffled="shuffled" in options,
+            query_len=_number(options.get("queries"), text) or query_len,
+            page_size=_number(options.get("page"), text),
+            spec=options.get("spec"),
+        )
 
     @property
     def name(self) -> str:
-        return self.workload + _SHUFFLED * self.is_shuffled
+        """The text that `parse` reads back, the count of queries only where it is not one."""
+        words = [self.workload]
+        words += [f"queries={self.query_len}"] * (self.query_len > 1)
+        words += [f"page={self.page_size}"] * (self.page_size is not None)
+        words += [f"spec={self.spec}"] * (self.spec is not None)
+        return " ".join([*words, *["shuffled"] * self.is_shuffled])
 
     def forest(self, page_size: int) -> Forest:
         """Build the forest.
 
+        Args:
+            page_size: slots per page; the case's own comes before it.
+
         Raises:
             ValueError: the workload cannot be read.
         """
-        seed = _SHUFFLE_SEED if self.is_shuffled else None
+        seed = SHUFFLE_SEED if self.is_shuffled else None
         return forest_from_text(
-            self.workload, page_size, query_len=self.query_len, shuffle_seed=seed
+            self.workload,
+            self.page_size or page_size,
+            query_len=self.query_len,
+            shuffle_seed=seed,
         )
 
 
-# P prompts with n samples each.
-_ROLLOUTS = ("8,256|4096,512", "32,256|2048,512", "16,1024|512,128")
-# Trees on which peers are measured one by one: deep, wide, ragged, and nothing shared.
-_TREES = (
-    "1,8|4096,512",
-    "1,16|120000,2048",
-    "1,64|120000,2048",
-    "1,2,4,8,16,32|1024",
-    "1,256|256,32",
-    "1,1024|2048,32",
-    "1,2,64|1024,256,256",
-    "1,8,512|32,2048,256",
-    "1,4,16,512|1024,256,128,32",
-    "1,4,16,64,256,1024|256,32,256,64,32,256",
-    "8,16,32,256|512,512,256,32",
-    "256|1024",
-    "256|4096",
-    "1,8|4000,16",
-)
-SUITES: dict[str, tuple[str, ...]] = {
-    "cpu": (
-        "1,16|8192,128",
-        "16|2048",
-        "16|2048 shuffled",
-        "1,4,16|2048,512,128",
-        "1,8|4096,512",
-        "1,64|1024,32",
-        "1,8|4000,16",
-        "1|4096",
-    ),
-    **FORESTS,
-    "rollouts": _ROLLOUTS,
-    "trees": _TREES,
-}
-
-
-def read_cases(
-    suite: str | None, workloads: list[str], *, query_len: int, is_shuffled: bool
-) -> list[Case]:
-    """Collect a suite's cases and those written by hand, each once.
+def parse_cases(texts: Iterable[str], *, query_len: int, is_shuffled: bool) -> list[Case]:
+    """Read cases, each once.
 
     Args:
-        suite: a key of `SUITES`, or None.
-        workloads: further cases, as `Case.parse` reads them.
-        query_len: queries of each request.
+        texts: as `Case.parse` reads them.
+        query_len: queries of each request where a text says nothing.
         is_shuffled: whether each case is also measured with its pages shuffled.
 
     Raises:
-        ValueError: no suite has that name.
+        ValueError: a text cannot be read.
     """
-    if suite is not None and suite not in SUITES:
-        raise ValueError(f"suite must be one of {', '.join(SUITES)}, got {suite!r}")
-    texts = [*(SUITES[suite] if suite else ()), *workloads]
+    read = [Case.parse(text, query_len) for text in texts]
     if is_shuffled:
-        plain = [text.removesuffix(_SHUFFLED) for text in texts]
-        texts = [version for text in plain for version in (text, text + _SHUFFLED)]
-    return [Case.parse(text, query_len) for text in dict.fromkeys(texts)]
+        read = [replace(case, is_shuffled=later) for case in read for later in (False, True)]
+    return list(dict.fromkeys(read))
+
+
+def _is_option(word: str) -> bool:
+    return word == "shuffled" or word.partition("=")[0] in ("queries", "page", "spec")
+
+
+def _number(text: str | None, case: str) -> int | None:
+    if text is None:
+        return None
+    expect(text.isdecimal() and int(text) >= 1, "case", "a forest and numbers of at least 1", case)
+    return int(text)

@@ -13,7 +13,7 @@ from bough.bench.timing import Clock, Run, WallClock
 _MOST_CALLS = 8
 _GRAPH_SECONDS = 4e-3
 # Several times the L2 of any GPU.
-_FLUSH_BYTES = 256 << 20
+FLUSH_BYTES = 256 << 20
 
 
 class WarmClock:
@@ -40,12 +40,12 @@ class ColdClock:
     """Reads a large buffer, then times one replayed call, which finds nothing of its own in L2."""
 
     description = (
-        f"median of CUDA graphs of one call, {_FLUSH_BYTES >> 20} MiB of other data read before "
+        f"median of CUDA graphs of one call, {FLUSH_BYTES >> 20} MiB of other data read before "
         "each: L2 cold; only the call is between the events"
     )
 
     def __init__(self, device: str) -> None:
-        self._other = torch.zeros(_FLUSH_BYTES // 4, device=device)
+        self._other = torch.zeros(FLUSH_BYTES // 4, device=device)
         self._sum = torch.zeros((), device=device)
 
     def arm(self, run: Run) -> Callable[[], float]:

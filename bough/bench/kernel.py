@@ -11,25 +11,12 @@ from bough.bench.cases import Case
 from bough.bench.check import TOLERANCE, Oracle, consult_oracle
 from bough.bench.clocks import clocks_for
 from bough.bench.contestant import Contestant, Step
-from bough.bench.fa3 import FlashAttention3
-from bough.bench.flashinfer import FlashInferCascade, FlashInferDecode
+from bough.bench.contestants import choose
 from bough.bench.ours import Bough
 from bough.bench.plans import time_plan
 from bough.bench.problem import Problem, Setup, make_problem
 from bough.bench.roofline import Rates
-from bough.bench.sdpa import TorchSdpa
 from bough.bench.timing import Timing, WallClock, time_in_turns
-
-CONTESTANTS: dict[str, tuple[Contestant, ...]] = {
-    "cpu": (Bough(), TorchSdpa()),
-    "cuda": (
-        Bough(),
-        FlashAttention3(),
-        FlashInferDecode(),
-        FlashInferCascade(),
-        TorchSdpa(),
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +36,9 @@ class Score:
         tflop_per_s: FLOPs over the median.
         percent_of_roofline: the roofline's time over the median.
         times_ours: its median over ours.
+        dram_bytes: read from and written to memory in a step, as ncu counts them; None where it
+            was not asked to.
+        l2_bytes: that all multiprocessors asked of the L2 in a step, likewise.
     """
 
     name: str
@@ -63,6 +53,8 @@ class Score:
     tflop_per_s: float | None = None
     percent_of_roofline: float | None = None
     times_ours: float | None = None
+    dram_bytes: int | None = None
+    l2_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +62,10 @@ class Row:
     """One case.
 
     Args:
-        workload: `nodes per level | tokens per node`.
+        case: the case's name, from which it can be measured again.
+        workload: `nodes per level | tokens per node`, or where in a trace it was taken.
+        spec: the case's own attention variant; None for the run's.
+        page_size: slots per page.
         pages: `in order` as an empty pool allocates them, or `shuffled`.
         query_len: queries of each request.
         num_requests: requests.
@@ -87,7 +82,10 @@ class Row:
         scores: the contestants, ours first.
     """
 
+    case: str
     workload: str
+    spec: str | None
+    page_size: int
     pages: str
     query_len: int
     num_requests: int
@@ -123,14 +121,14 @@ def bench_kernel(
         setup: spec, device, dtype and page size.
         rates: this run's roofline.
         repeats: timed calls of each contestant.
-        contestants: who takes part; ratios are to the first. By the device when None.
+        contestants: who takes part, ours first; all of the device when None.
 
     Raises:
         ValueError: the case cannot be read.
         NotImplementedError: no backend of ours serves the setup.
     """
     device = setup.device.torch_device
-    contestants = contestants or CONTESTANTS[torch.device(device).type]
+    contestants = contestants or choose(device)
     clocks = clocks_for(device)
     problem = make_problem(case, setup)
     oracle = consult_oracle(problem)
@@ -205,7 +203,10 @@ def _row(problem: Problem, rates: Rates, oracle: Oracle, scores: tuple[Score, ..
     case, forest = problem.case, problem.forest
     plan, timing = time_plan(forest, problem.setup, WallClock())
     return Row(
+        case=case.name,
         workload=case.workload,
+        spec=case.spec,
+        page_size=problem.setup.page_size,
         pages="shuffled" if case.is_shuffled else "in order",
         query_len=case.query_len,
         num_requests=forest.num_requests,

@@ -1,10 +1,14 @@
-"""Ours: `attend`, as one layer of many sees it."""
+"""Ours: `attend`, as one layer of many sees it, and the same with sharing switched off."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from bough.attend import attend
 from bough.bench.contestant import Step
+from bough.bench.paged import page_table_of
 from bough.bench.problem import Problem
+from bough.forest import Forest
 from bough.plan import make_plan
 
 
@@ -19,6 +23,51 @@ class Bough:
 
     def prepare(self, problem: Problem) -> Step:
         """Make the plan."""
-        setup = problem.setup
-        plan = make_plan(problem.forest, setup.spec, setup.device, itemsize=setup.itemsize)
-        return Step(lambda: attend(problem.q, problem.kv, plan), lambda result: result[0])
+        return _step(problem, problem.forest)
+
+
+class BoughApart:
+    """The same kernels on the same pages, where every request is planned as if it were alone."""
+
+    name = "apart"
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Refuse where a request's path is no run of whole pages."""
+        if page_table_of(problem.forest) is None:
+            return "an inner node ends inside a page, so a request alone is no run of pages"
+        return None
+
+    def prepare(self, problem: Problem) -> Step:
+        """Make the plan of a forest of single nodes."""
+        return _step(problem, forest_apart(problem.forest))
+
+
+def forest_apart(forest: Forest) -> Forest:
+    """Describe the same requests over the same pages as if none were shared.
+
+    Raises:
+        ValueError: an inner node ends inside a page.
+    """
+    described = page_table_of(forest)
+    if described is None:
+        raise ValueError(f"forest must have inner nodes of whole pages, got {forest.node_len}")
+    table, seq_lens = described
+    requests = range(forest.num_requests)
+    return Forest.from_nodes(
+        page_size=forest.page_size,
+        node_parent=[-1 for _ in requests],
+        node_len=seq_lens,
+        node_pages=[
+            pages[: -(-length // forest.page_size)]
+            for pages, length in zip(table, seq_lens, strict=True)
+        ],
+        query_node=np.repeat(requests, np.diff(forest.query_indptr)),
+        query_position=forest.query_position,
+        query_indptr=forest.query_indptr,
+    )
+
+
+def _step(problem: Problem, forest: Forest) -> Step:
+    setup = problem.setup
+    plan = make_plan(forest, setup.spec, setup.device, itemsize=setup.itemsize)
+    return Step(lambda: attend(problem.q, problem.kv, plan), lambda result: result[0])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from bough.bench.plans import page_table_of
 from bough.bench.problem import Problem
 from bough.forest import Forest
 
@@ -61,6 +61,29 @@ def request_tables(forest: Forest) -> RequestTables:
     if described is None:
         raise ValueError(f"forest must have inner nodes of whole pages, got {forest.node_len}")
     return RequestTables(*(torch.from_numpy(array) for array in described))
+
+
+def page_table_of(forest: Forest) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None:
+    """Write a forest as a page table, each request up to its last query.
+
+    Returns:
+        page_table [num_requests, max_pages] and seq_lens [num_requests]; None where a node that
+        has children does not fill its last page.
+    """
+    inner = forest.node_parent[forest.node_parent >= 0]
+    if (forest.node_len[inner] % forest.page_size).any():
+        return None
+    last = forest.query_indptr[1:] - 1
+    seq_lens = (forest.query_position[last] + 1).astype(np.int32)
+    pages = -(-forest.node_len // forest.page_size)
+    table = np.zeros((forest.num_requests, -(-seq_lens.max() // forest.page_size)), dtype=np.int32)
+    for row, node in zip(table, forest.query_node[last].tolist(), strict=True):
+        while node >= 0:
+            begin = forest.node_start[node] // forest.page_size
+            source = int(forest.node_page_start[node])
+            row[begin : begin + pages[node]] = forest.page_indices[source : source + pages[node]]
+            node = int(forest.node_parent[node])
+    return table, seq_lens
 
 
 def cascade_levels(forest: Forest) -> list[Level] | None:

@@ -5,23 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from bough.bench.cases import SUITES, Case
+from bough.bench.cases import Case
+from bough.bench.paged import page_table_of
 from bough.bench.problem import Setup
+from bough.bench.suites import SUITES
 from bough.bench.timing import Clock, Timing, WallClock, time_alone
 from bough.forest import Forest
 from bough.plan import Plan, make_plan
 
 # 1024 requests of 8192 pages each (page size 16): half of them shared, and none.
 LONG_TABLES = ("1,1024|65536,65536", "1024|131072")
-# Every named forest, each once, then the long tables.
+# Every named forest of the run's own spec and page size, each once, then the long tables.
 PLAN_SUITE = tuple(
     dict.fromkeys(
-        text
-        for texts in SUITES.values()
-        for text in (*texts, *LONG_TABLES)
-        if not text.endswith("shuffled")
+        text for texts in SUITES.values() for text in (*texts, *LONG_TABLES) if " " not in text
     )
 )
 _REPEATS = 9
@@ -98,29 +96,6 @@ def time_plan(forest: Forest, setup: Setup, clock: Clock) -> tuple[Plan, Timing]
         return make_plan(fresh, setup.spec, setup.device, itemsize=setup.itemsize)
 
     return from_scratch(), time_alone(from_scratch, clock, repeats=_REPEATS)
-
-
-def page_table_of(forest: Forest) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None:
-    """Write a forest as a page table, each request up to its last query.
-
-    Returns:
-        page_table [num_requests, max_pages] and seq_lens [num_requests]; None where a node that
-        has children does not fill its last page.
-    """
-    inner = forest.node_parent[forest.node_parent >= 0]
-    if (forest.node_len[inner] % forest.page_size).any():
-        return None
-    last = forest.query_indptr[1:] - 1
-    seq_lens = (forest.query_position[last] + 1).astype(np.int32)
-    pages = -(-forest.node_len // forest.page_size)
-    table = np.zeros((forest.num_requests, -(-seq_lens.max() // forest.page_size)), dtype=np.int32)
-    for row, node in zip(table, forest.query_node[last].tolist(), strict=True):
-        while node >= 0:
-            begin = forest.node_start[node] // forest.page_size
-            source = int(forest.node_page_start[node])
-            row[begin : begin + pages[node]] = forest.page_indices[source : source + pages[node]]
-            node = int(forest.node_parent[node])
-    return table, seq_lens
 
 
 def _time_table(forest: Forest, clock: Clock) -> float | None:

@@ -44,11 +44,7 @@ def plot_kernel(report: Report, path: Path) -> None:
     roof = [(row.kv_bytes + row.qo_bytes) / row.roofline_us / 1e3 for row in rows]
     edges = np.append(at - 0.5, len(rows) - 0.5)
     axes.stairs(roof, edges, baseline=None, color="#222222", lw=1.4, label="roofline", zorder=3)
-    labels = [row.workload.replace("|", "\n") for row in rows]
-    labels = [
-        label + "\nshuffled" * (row.pages == "shuffled")
-        for label, row in zip(labels, rows, strict=True)
-    ]
+    labels = [row.case.replace("|", "\n").replace(" ", "\n") for row in rows]
     axes.set_xticks(at, labels, fontsize=8)
     axes.set_xlim(-0.5, len(rows) - 0.5)
     axes.set_ylim(0, 1.25 * max(highest, *roof))

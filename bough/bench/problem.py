@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -87,7 +87,20 @@ class Problem:
 
 
 def make_problem(case: Case, setup: Setup) -> Problem:
-    """Build a case's forest and fill a pool of just its pages."""
+    """Build a case's forest and fill a pool of just its pages.
+
+    Args:
+        case: the forest.
+        setup: what the case itself does not say.
+
+    Raises:
+        ValueError: the case or its spec cannot be read.
+    """
+    setup = replace(
+        setup,
+        spec=AttentionSpec.parse(case.spec) if case.spec else setup.spec,
+        page_size=case.page_size or setup.page_size,
+    )
     forest = case.forest(setup.page_size)
     device = setup.device.torch_device
     generator = torch.Generator(device).manual_seed(setup.seed)

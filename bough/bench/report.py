@@ -17,6 +17,7 @@ from bough.bench.machine import describe_run
 from bough.bench.plans import PlanRow
 from bough.bench.problem import Setup
 from bough.bench.roofline import Rates
+from bough.bench.summary import Summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +29,20 @@ class Report:
         suite: the suite's name, None for workloads given by hand.
         settings: what all rows share, and where they were measured; plain JSON values.
         rows: the measurements.
+        summary: what they say as a whole, where the benchmark has that.
     """
 
     benchmark: str
     suite: str | None
     settings: dict[str, Any]
     rows: Sequence[Row] | Sequence[PlanRow]
+    summary: Summary | None = None
 
     def write(self, path: Path) -> None:
         """Write JSON; the file appears whole or not at all."""
         facts = {"benchmark": self.benchmark, "suite": self.suite, **self.settings}
+        if self.summary is not None:
+            facts["summary"] = asdict(self.summary)
         facts["rows"] = [asdict(row) for row in self.rows]
         unfinished = path.with_name(f".{path.name}.unfinished")
         unfinished.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import geometric_mean
-
 from rich.table import Table
 from rich.text import Text
 
@@ -12,29 +10,62 @@ from bough.bench.plans import PlanRow
 
 
 def kernel_table(rows: list[Row]) -> Table:
-    """Return rows of `bough bench kernel` as a table: one line a case, peers side by side."""
-    names = [score.name for score in rows[0].scores]
-    table = _new_table()
-    titles = ["reads\nsaved", "roofline\nus", *(f"{name}\nus" for name in names)]
-    titles += [f"vs\n{name}" for name in names[1:]]
+    """Return rows of `bough bench kernel` as a table: one line a case, peers side by side.
+
+    Behind a peer's time stands how many times ours it is.
+    """
+    ours, *others = [score.name for score in rows[0].scores]
     has_cold = any(row.scores[0].cold_us is not None for row in rows)
-    titles += [f"{names[0]}\ncold us"] * has_cold
-    for title in (*titles, "\nGB/s", "% of\nroofline", "plan\nus"):
+    table = _new_table()
+    titles = ["reads\nsaved", "roofline\nus", f"{ours}\nus", *[f"{ours}\ncold us"] * has_cold]
+    titles += ["% of\nroofline", "\nGB/s", "\nTFLOP/s", *(f"{name}\nus" for name in others)]
+    for title in (*titles, "plan\nus"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        ours = row.score(names[0])
-        shuffled = " shuffled" if row.pages == "shuffled" else ""
+        score = row.score(ours)
         table.add_row(
-            Text(row.workload + shuffled),
+            Text(row.case),
             f"{row.path_tokens / max(1, row.unique_tokens):.1f}x",
-            f"{row.roofline_us:,.0f}",
-            *(_number(row.score(name).us) for name in names),
-            *(_ratio(row.score(name)) for name in names[1:]),
-            *[_number(ours.cold_us)] * has_cold,
-            _number(ours.gb_per_s, 1),
-            _number(ours.percent_of_roofline),
+            _number(row.roofline_us, 1),
+            _number(score.us, 1),
+            *[_number(score.cold_us, 1)] * has_cold,
+            _number(score.percent_of_roofline),
+            _number(score.gb_per_s),
+            _number(score.tflop_per_s, 1),
+            *(_compared(row.score(name)) for name in others),
             f"{row.plan_us:,.0f}",
         )
+    return table
+
+
+def traffic_table(rows: list[Row], other: str) -> Table:
+    """Return the bytes that ncu counted in ours and in a peer, and how many times ours those are.
+
+    Args:
+        rows: rows with counted bytes.
+        other: the peer.
+    """
+    ours = rows[0].scores[0].name
+    table = _new_table()
+    for level in ("memory", "L2"):
+        for title in (f"{ours}\n{level} MB", "times\nunique", f"{other}\n{level} MB"):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("re-\nduction", justify="right", no_wrap=True)
+    for row in rows:
+        own, theirs = row.score(ours), row.score(other)
+        unique = row.kv_bytes + row.qo_bytes
+        cells = []
+        for own_bytes, their_bytes in (
+            (own.dram_bytes, theirs.dram_bytes),
+            (own.l2_bytes, theirs.l2_bytes),
+        ):
+            cells += [
+                _number(own_bytes and own_bytes / 1e6, 1),
+                "-" if own_bytes is None else f"{own_bytes / unique:.2f}x",
+                _number(their_bytes and their_bytes / 1e6, 1),
+                "-" if not own_bytes or not their_bytes else f"{their_bytes / own_bytes:.1f}x",
+            ]
+        table.add_row(Text(row.case), *cells)
     return table
 
 
@@ -44,23 +75,12 @@ def left_out(rows: list[Row]) -> list[str]:
     for row in rows:
         for score in row.scores:
             if score.refusal is not None:
-                cases.setdefault((score.name, score.refusal), []).append(row.workload)
+                cases.setdefault((score.name, score.refusal), []).append(row.case)
     return [
         f"{workload}: {name} left out, {refusal}"
         for (name, refusal), workloads in cases.items()
         for workload in (workloads if len(workloads) < len(rows) else ["every workload"])
     ]
-
-
-def summary(rows: list[Row]) -> list[str]:
-    """Return one line a peer: the geometric mean of its times over ours."""
-    lines = []
-    for name in [score.name for score in rows[0].scores[1:]]:
-        ratios = [ratio for row in rows if (ratio := row.score(name).times_ours) is not None]
-        if ratios:
-            mean = geometric_mean(ratios)
-            lines.append(f"{name}: {mean:.2f}x our time, geometric mean of {len(ratios)}")
-    return lines
 
 
 def plan_table(rows: list[PlanRow]) -> Table:
@@ -90,10 +110,12 @@ def _new_table() -> Table:
     return table
 
 
-def _ratio(score: Score) -> Text:
-    if score.times_ours is None:
+def _compared(score: Score) -> Text:
+    if score.us is None:
         return Text("-")
-    return Text(f"{score.times_ours:.2f}x", style="green" if score.times_ours >= 1 else "red")
+    style = "green" if (score.times_ours or 0) >= 1 else "red"
+    ratio = "" if score.times_ours is None else f" {score.times_ours:.2f}x"
+    return Text.assemble(_number(score.us, 1), (ratio, style))
 
 
 def _number(value: float | None, digits: int = 0) -> str:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bough.bench.cases import SUITES, Case, read_cases
+from bough.bench.cases import Case
+from bough.bench.suites import SUITES, read_cases
 
 
 def test_the_cpu_suite_holds_the_forests_that_figures_are_promised_for() -> None:
@@ -14,6 +15,21 @@ def test_a_case_is_read_back_from_its_name() -> None:
     case = Case.parse("2,4|8,3 shuffled", query_len=2)
     assert case == Case(workload="2,4|8,3", is_shuffled=True, query_len=2)
     assert Case.parse(case.name, query_len=2) == case
+
+
+def test_the_words_behind_a_forest_say_how_it_is_stored() -> None:
+    case = Case.parse("1, 4|64,32 shuffled spec=mha:8:16 page=1", query_len=3)
+    assert case == Case(
+        workload="1, 4|64,32", is_shuffled=True, query_len=3, page_size=1, spec="mha:8:16"
+    )
+    assert Case.parse("1|9 queries=2", query_len=3).query_len == 2
+    assert case.forest(16).page_size == 1
+
+
+@pytest.mark.parametrize("text", ["1|9 page=0", "1|9 page=1 wide", "1|9 queries=x", "1|9 page"])
+def test_words_that_say_nothing_known_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="case must be a forest"):
+        Case.parse(text)
 
 
 def test_shuffled_pages_are_the_same_pages_in_another_order() -> None:
@@ -35,10 +51,10 @@ def test_every_case_can_be_measured_with_shuffled_pages_too() -> None:
     assert [case.name for case in cases] == ["1|7", "1|7 shuffled", "1|9", "1|9 shuffled"]
 
 
-@pytest.mark.parametrize("suite", ["trees", "rollouts", "codec", "pat", "fasttree", "no-loss"])
+@pytest.mark.parametrize("suite", [name for name in SUITES if name != "cpu"])
 def test_every_named_suite_can_be_built(suite: str) -> None:
     cases = read_cases(suite, [], query_len=1, is_shuffled=False)
-    assert [case.name for case in cases] == list(dict.fromkeys(SUITES[suite]))
+    assert {Case.parse(text) for text in SUITES[suite]} == set(cases)
     assert all(case.forest(16).num_requests >= 1 for case in cases)
 
 

@@ -17,7 +17,7 @@ from bough.bench.plot import plot_kernel
 from bough.bench.problem import Problem
 from bough.bench.report import Report, run_settings
 from bough.bench.sdpa import TorchSdpa
-from bough.bench.table import kernel_table, left_out, summary
+from bough.bench.table import kernel_table, left_out
 from tests.bench.problems import RATES, setup_for
 
 
@@ -97,18 +97,18 @@ def test_the_table_names_every_workload(rows: list[Row]) -> None:
     assert "2|9 shuffled" in capture.get()
 
 
+def test_a_case_may_have_a_page_size_and_a_spec_of_its_own() -> None:
+    case = Case.parse("2|9 page=2 spec=mha:4:8 queries=3")
+    row = bench_kernel(case, setup_for(), RATES, repeats=1, contestants=(Bough(),))
+    assert (row.case, row.page_size, row.spec, row.query_len) == (case.name, 2, "mha:4:8", 3)
+    assert row.kv_bytes == 18 * 2 * 4 * 8 * 4
+    assert row.scores[0].refusal is None
+
+
 def test_a_contestant_that_is_in_no_case_is_named_once(rows: list[Row]) -> None:
     absent = Score(name="peer", refusal="cannot be imported")
     ours = [replace(row, scores=(*row.scores[:2], absent)) for row in rows]
     assert left_out(ours) == ["every workload: peer left out, cannot be imported"]
-
-
-def test_the_summary_is_the_geometric_mean_over_the_cases_that_count(rows: list[Row]) -> None:
-    scores = [Score(name="peer", times_ours=2.0), Score(name="peer", times_ours=8.0)]
-    ours = [
-        replace(row, scores=(row.scores[0], score)) for row, score in zip(rows, scores, strict=True)
-    ]
-    assert summary(ours) == ["peer: 4.00x our time, geometric mean of 2"]
 
 
 def test_the_picture_is_written(rows: list[Row], tmp_path: Path) -> None:

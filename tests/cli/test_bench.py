@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from bough.cli.app import app
@@ -19,6 +20,7 @@ def test_kernels_are_measured_by_hand_written_workloads(tmp_path: Path) -> None:
     facts = json.loads(path.read_text(encoding="utf-8"))
     assert facts["copy_gb_per_s"] > 0
     assert facts["matmul_tflop_per_s"] > 0
+    assert facts["summary"]["mean"].keys() == {"apart", "sdpa"}
     assert [(row["workload"], row["pages"]) for row in facts["rows"]] == [
         ("1,4|16,5", "in order"),
         ("1,4|16,5", "shuffled"),
@@ -26,6 +28,35 @@ def test_kernels_are_measured_by_hand_written_workloads(tmp_path: Path) -> None:
         ("2|9", "shuffled"),
     ]
     assert picture.exists()
+
+
+def test_forests_are_taken_out_of_a_trace(tmp_path: Path) -> None:
+    trace, path = tmp_path / "chat.jsonl", tmp_path / "kernel.json"
+    line = {"input_length": 600, "output_length": 4, "hash_ids": [1, 2]}
+    trace.write_text(f"{json.dumps(line)}\n" * 6, encoding="utf-8")
+    arguments = ["--trace", str(trace), "--concurrency", "2", "--repeats", "1"]
+    arguments += ["--against", "sdpa", "--json", str(path)]
+    result = CliRunner().invoke(app, ["bench", "kernel", *SMALL, *arguments])
+    assert result.exit_code == 0, result.output
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    assert facts["suite"] == "trace"
+    assert facts["rows"][0]["case"] == "chat, 2 at 25%"
+    assert all(row["unique_tokens"] < row["path_tokens"] for row in facts["rows"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--ncu"], "--ncu must be left out on the CPU"),
+        (["--concurrency", "4"], "--concurrency must come with a --trace"),
+        (["--against", "fa3"], "against must be of apart, sdpa, got 'fa3'"),
+        (["--suite", "all"], "suite must be one of cpu, codec"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(arguments: list[str], what: str) -> None:
+    result = CliRunner().invoke(app, ["bench", "kernel", *SMALL, *arguments])
+    assert result.exit_code != 0
+    assert what in str(result.exception or result.output)
 
 
 def test_a_device_without_kernels_is_refused() -> None:

@@ -1,0 +1,83 @@
+"""The named suites of cases that `bough bench` measures."""
+
+from __future__ import annotations
+
+from bough.bench.cases import Case, parse_cases
+from bough.expect import expect
+from bough.workloads import SUITES as FORESTS
+
+# P prompts with n samples each.
+_ROLLOUTS = ("8,256|4096,512", "32,256|2048,512", "16,1024|512,128")
+# Trees on which peers are measured one by one: deep, wide, ragged, and nothing shared.
+_TREES = (
+    "1,8|4096,512",
+    "1,16|120000,2048",
+    "1,64|120000,2048",
+    "1,2,4,8,16,32|1024",
+    "1,256|256,32",
+    "1,1024|2048,32",
+    "1,2,64|1024,256,256",
+    "1,8,512|32,2048,256",
+    "1,4,16,512|1024,256,128,32",
+    "1,4,16,64,256,1024|256,32,256,64,32,256",
+    "8,16,32,256|512,512,256,32",
+    "256|1024",
+    "256|4096",
+    "1,8|4000,16",
+)
+# The page size must not matter: scattered pages, so that each costs its own lookup.
+_PAGES = ("1,16|120000,2048", "1,1024|2048,32", "1,8|4096,512", "256|1024")
+# A tile reads a node once for all its rows. Under GQA a group's heads fill those rows, so the
+# widest sharing shows where every query head has a stored head of its own.
+_WIDE = ("1,128|65536,16", "1,256|65536,16", "1,512|32768,16", "1,1024|8192,16")
+_WIDE_SPEC = "mha:32:128"
+_CPU = (
+    "1,16|8192,128",
+    "16|2048",
+    "16|2048 shuffled",
+    "1,4,16|2048,512,128",
+    "1,8|4096,512",
+    "1,64|1024,32",
+    "1,8|4000,16",
+    "1|4096",
+)
+
+SUITES: dict[str, tuple[str, ...]] = {
+    "cpu": _CPU,
+    **FORESTS,
+    "no-loss": (
+        *FORESTS["no-loss"],
+        *(f"1,128|{prefix},3" for prefix in (512, 1024, 2048)),
+        "1,8|4000,16 spec=gqa:8:1:128",
+        *(f"{text} page={size} shuffled" for text in _PAGES for size in (16, 1)),
+    ),
+    "rollouts": _ROLLOUTS,
+    "trees": _TREES,
+    "wide": tuple(f"{text} spec={_WIDE_SPEC}" for text in _WIDE),
+    # A chunk of new tokens: alone, below a prefix, and four below one prefix.
+    "prefill": tuple(
+        f"{text} queries=2048" for text in ("1|2048", "1|34816", "1,1|30720,2048", "1,4|8192,2048")
+    ),
+}
+# Rebuilt from a file of requests, not from names.
+TRACE = "trace"
+
+
+def read_cases(
+    suite: str | None, workloads: list[str], *, query_len: int, is_shuffled: bool
+) -> list[Case]:
+    """Collect a suite's cases and those written by hand, each once.
+
+    Args:
+        suite: a key of `SUITES`, or None.
+        workloads: further cases, as `Case.parse` reads them.
+        query_len: queries of each request where a case says nothing.
+        is_shuffled: whether each case is also measured with its pages shuffled.
+
+    Raises:
+        ValueError: no suite has that name, or a case cannot be read.
+    """
+    names = ", ".join([*SUITES, TRACE])
+    expect(suite is None or suite in SUITES, "suite", f"one of {names}", repr(suite))
+    texts = [*(SUITES[suite] if suite else ()), *workloads]
+    return parse_cases(texts, query_len=query_len, is_shuffled=is_shuffled)

@@ -16,6 +16,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+import bough.models.hf  # noqa: F401  transformers' Auto classes shall know Bough's families
+
 VOCAB_SIZE = 300
 BOS, EOS = 0, 1
 
@@ -47,6 +49,35 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {"tie_word_embeddings": True},
     "qwen3": {"head_dim": 32, "num_attention_heads": 6, "num_key_value_heads": 3},
 }
+_LATENT = {"qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16}
+_DEEPSEEK: dict[str, Any] = {
+    **_LATENT,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 32,
+    "q_lora_rank": 24,
+    "moe_intermediate_size": 32,
+    "n_routed_experts": 12,
+    "num_experts_per_tok": 3,
+    "n_group": 4,
+    "topk_group": 2,
+    "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.7,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 8.0,
+        "mscale": 0.7,
+        "mscale_all_dim": 1.2,
+        "original_max_position_embeddings": 64,
+    },
+}
+# Families whose keys and values are one: Bough's own, and DeepSeek's with experts and YaRN.
+TIED_FAMILIES: dict[str, dict[str, Any]] = {
+    "bough_gta": {"head_dim": 16},
+    "bough_gla": {**_LATENT, "kv_lora_rank": 32},
+    "deepseek_v2": {**_DEEPSEEK, "topk_method": "group_limited_greedy"},
+    "deepseek_v3": _DEEPSEEK,
+}
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -59,7 +90,7 @@ def make_checkpoint(family: str, path: Path, seed: int = 0, **overrides: Any) ->
     """Write a random float32 checkpoint in which every matrix, norm and bias matters.
 
     Args:
-        family: `llama`, `mistral`, `qwen2` or `qwen3`.
+        family: a key of `FAMILIES` or `TIED_FAMILIES`.
         path: the folder to make.
         seed: of the weights.
         overrides: keys of config.json; `max_shard_size` splits the weights over several files.
@@ -68,13 +99,19 @@ def make_checkpoint(family: str, path: Path, seed: int = 0, **overrides: Any) ->
         path.
     """
     max_shard_size = overrides.pop("max_shard_size", "1GB")
-    config = AutoConfig.for_model(family, **{**COMMON, **FAMILIES[family], **overrides})
+    settings = {**COMMON, **(FAMILIES | TIED_FAMILIES)[family], **overrides}
+    if family == "bough_gla":
+        del settings["num_key_value_heads"]  # latents have a key of their own
+    config = AutoConfig.for_model(family, **settings)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(_scaled(name, noise))
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
     model.save_pretrained(path, max_shard_size=max_shard_size)
     return path
 

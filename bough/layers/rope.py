@@ -139,13 +139,17 @@ class Rotary(nn.Module):
     def __init__(self, head_dim: int, theta: float, scaling: RopeScaling | None) -> None:
         super().__init__()
         expect(head_dim % 2 == 0, "rotary dimensions", "even in number", head_dim)
-        # On the CPU even while the parameters are built on the meta device.
-        columns = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu")
-        frequencies = 1.0 / theta ** (columns / head_dim)
-        if scaling is not None:
-            frequencies = scaling.scale(frequencies, theta)
+        self.head_dim = head_dim
+        self.theta = theta
+        self.scaling = scaling
         self.amplitude = 1.0 if scaling is None else scaling.amplitude
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("frequencies", self.compute_frequencies(), persistent=False)
+
+    def compute_frequencies(self) -> torch.Tensor:
+        """Angles per position, [head_dim / 2] float32, on the CPU even under another default."""
+        columns = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device="cpu")
+        frequencies = 1.0 / self.theta ** (columns / self.head_dim)
+        return frequencies if self.scaling is None else self.scaling.scale(frequencies, self.theta)
 
     def forward(self, positions: torch.Tensor) -> Rotation:
         """Angles of positions [num_tokens] int64.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,9 +12,11 @@ from bough.expect import expect
 from bough.layers.latent import LatentShape
 from bough.layers.moe import MoEShape
 from bough.layers.rope import LinearScaling, RopeScaling, YarnScaling
+from bough.models.experts import read_experts
 from bough.models.families import FAMILIES, Family
 from bough.models.fields import Fields
 from bough.models.rope import read_rope
+from bough.models.specs import read_attention
 from bough.spec import AttentionSpec
 
 DTYPES = {
@@ -23,6 +24,8 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+_NULL_IS_NONE = {"sliding_window", "q_lora_rank", "n_routed_experts"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +91,23 @@ def load_config(path: str | os.PathLike[str]) -> ModelConfig:
     folder = Path(path)
     if not folder.is_dir():
         raise FileNotFoundError(f"model must be a folder, got {str(folder)!r}")
-    fields = Fields.read(folder / "config.json")
-    name, family = _family(fields)
-    fields = Fields({**family.defaults, **_without_nulls(fields)}, fields.source)
     generation_path = folder / "generation_config.json"
     generation = Fields.read(generation_path) if generation_path.exists() else Fields({}, "")
+    return read_config(Fields.read(folder / "config.json"), generation)
+
+
+def read_config(fields: Fields, generation: Fields) -> ModelConfig:
+    """Translate the contents of config.json and of generation_config.json.
+
+    Raises:
+        ValueError: a value is not what it must be, or the model is none that Bough runs.
+    """
+    name, family = _family(fields)
+    fields = Fields({**family.defaults, **_without_nulls(fields)}, fields.source)
     declared_len = fields.integer("max_position_embeddings")
     rope_theta, rope_scaling = read_rope(fields, declared_len)
+    spec, latent = read_attention(fields, family)
+    moe, num_dense_layers = read_experts(fields, family)
     bos_token_ids = generation.token_ids("bos_token_id") or fields.token_ids("bos_token_id")
     return ModelConfig(
         family=name,
@@ -102,11 +115,15 @@ def load_config(path: str | os.PathLike[str]) -> ModelConfig:
         hidden_size=fields.integer("hidden_size"),
         intermediate_size=fields.integer("intermediate_size"),
         num_layers=fields.integer("num_hidden_layers"),
-        spec=_spec(fields, family),
+        spec=spec,
         context_len=_context_len(declared_len, rope_scaling),
         rope_theta=rope_theta,
         rope_scaling=rope_scaling,
         norm_eps=fields.number("rms_norm_eps", 1e-6),
+        latent=latent,
+        moe=moe,
+        num_dense_layers=num_dense_layers,
+        num_extra_layers=fields.integer("num_nextn_predict_layers", 0, minimum=0),
         has_qkv_bias=_has(fields, family.qkv_bias),
         has_output_bias=_has(fields, family.output_bias),
         has_mlp_bias=_has(fields, family.mlp_bias),
@@ -119,11 +136,11 @@ def load_config(path: str | os.PathLike[str]) -> ModelConfig:
 
 
 def _without_nulls(fields: Fields) -> dict[str, object]:
-    """Drop keys that are null, so that defaults hold; but a window that is null means none."""
+    """Drop keys that are null, so that defaults hold; but those whose null means none."""
     return {
         key: value
         for key, value in fields.values.items()
-        if value is not None or key == "sliding_window"
+        if value is not None or key in _NULL_IS_NONE
     }
 
 
@@ -152,46 +169,6 @@ def _family(fields: Fields) -> tuple[str, Family]:
 
 def _has(fields: Fields, bias: bool | str) -> bool:
     return fields.flag(bias, False) if isinstance(bias, str) else bias
-
-
-def _spec(fields: Fields, family: Family) -> AttentionSpec:
-    num_q_heads = fields.integer("num_attention_heads")
-    num_kv_heads = fields.integer("num_key_value_heads", num_q_heads)
-    hidden_size = fields.integer("hidden_size")
-    expect(
-        fields.has("head_dim") or hidden_size % num_q_heads == 0,
-        "config.json hidden_size",
-        f"a multiple of num_attention_heads {num_q_heads} where there is no head_dim",
-        hidden_size,
-    )
-    head_dim = fields.integer("head_dim", max(1, hidden_size // num_q_heads))
-    expect(head_dim % 2 == 0, "config.json head_dim", "even", head_dim)
-    spec = AttentionSpec.gqa(num_q_heads, num_kv_heads, head_dim)
-    return replace(spec, window=_window(fields, family))
-
-
-def _window(fields: Fields, family: Family) -> int | None:
-    """The window of every layer; models in which only some layers have one are refused."""
-    has_window = family.has_window and fields.has("sliding_window")
-    if family.window_switch is not None:
-        has_window = has_window and fields.flag(family.window_switch, False)
-    implied = "sliding_attention" if has_window else "full_attention"
-    num_layers = fields.integer("num_hidden_layers")
-    first = fields.integer("max_window_layers", 0, minimum=0) if family.window_switch else 0
-    kinds = fields.texts("layer_types")
-    kinds = kinds or ["full_attention"] * min(first, num_layers) + [implied] * (num_layers - first)
-    found = ", ".join(f"{count} {kind}" for kind, count in Counter(kinds).items())
-    expect(len(set(kinds)) == 1, "config.json layer_types", "the same in every layer", found)
-    if kinds[0] == "full_attention" and family.window_switch is not None:
-        return None
-    window = fields.values.get("sliding_window")
-    expect(
-        kinds[0] == implied,
-        "config.json layer_types",
-        f"{implied} where sliding_window is {window}",
-        kinds[0],
-    )
-    return fields.integer("sliding_window") if has_window else None
 
 
 def _context_len(declared_len: int, scaling: RopeScaling | None) -> int:

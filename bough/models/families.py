@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """One row. A bias is True, False, or the name of the config's key that says.
+    """One row. A flag is True, False, or the name of the config's key that says.
 
     Args:
         architecture: the class that `architectures` in config.json must name.
+        attention: which of the three projections it has.
+        experts: how its routers score where the feed-forward has experts; None for no such layers.
+        is_interleaved: whether a latent's rotary columns lie pair by pair.
         qkv_bias: whether the q, k and v projections add biases.
         output_bias: whether attention's output projection adds a bias.
         mlp_bias: whether the feed-forward projections add biases.
@@ -24,6 +27,9 @@ class Family:
     """
 
     architecture: str
+    attention: Literal["grouped", "tied", "latent"] = "grouped"
+    experts: Literal["softmax", "sigmoid"] | None = None
+    is_interleaved: bool | str = False
     qkv_bias: bool | str = False
     output_bias: bool | str = False
     mlp_bias: bool | str = False
@@ -32,6 +38,14 @@ class Family:
     window_switch: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
+
+_DEEPSEEK: dict[str, Any] = {
+    "kv_lora_rank": 512,
+    "q_lora_rank": 1536,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+}
 
 # By `model_type`. The defaults are those of transformers' own configs, which omit them at times.
 FAMILIES: dict[str, Family] = {
@@ -62,5 +76,56 @@ FAMILIES: dict[str, Family] = {
         has_window=True,
         window_switch="use_sliding_window",
         defaults={"head_dim": 128, "sliding_window": 4096, "max_window_layers": 28},
+    ),
+    "bough_gta": Family(architecture="BoughGTAForCausalLM", attention="tied"),
+    # Grouped latents; with a single one, and DeepSeek's sizes, this is MLA.
+    "bough_gla": Family(architecture="BoughGLAForCausalLM", attention="latent"),
+    "deepseek_v2": Family(
+        architecture="DeepseekV2ForCausalLM",
+        attention="latent",
+        experts="softmax",
+        is_interleaved=True,
+        qkv_bias="attention_bias",
+        output_bias="attention_bias",
+        mlp_bias="mlp_bias",
+        defaults={
+            **_DEEPSEEK,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "first_k_dense_replace": 0,
+            "max_position_embeddings": 2048,
+            "moe_intermediate_size": 1407,
+            "n_routed_experts": 64,
+            "n_shared_experts": 2,
+            "norm_topk_prob": False,
+            "num_experts_per_tok": 6,
+            "routed_scaling_factor": 1.0,
+            "topk_method": "greedy",
+        },
+    ),
+    "deepseek_v3": Family(
+        architecture="DeepseekV3ForCausalLM",
+        attention="latent",
+        experts="sigmoid",
+        is_interleaved="rope_interleave",
+        qkv_bias="attention_bias",
+        output_bias="attention_bias",
+        defaults={
+            **_DEEPSEEK,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "first_k_dense_replace": 3,
+            "max_position_embeddings": 4096,
+            "moe_intermediate_size": 2048,
+            "n_group": 8,
+            "n_routed_experts": 256,
+            "n_shared_experts": 1,
+            "norm_topk_prob": True,
+            "num_experts_per_tok": 8,
+            "num_nextn_predict_layers": 1,
+            "routed_scaling_factor": 2.5,
+            "topk_group": 4,
+            "topk_method": "noaux_tc",
+        },
     ),
 }

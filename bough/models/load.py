@@ -35,9 +35,11 @@ def load_model(
     expect(dtype in DTYPES.values(), "dtype", f"one of {', '.join(DTYPES)}", dtype)
     with torch.device("meta"):
         decoder = Decoder(config)
+    # Stored buffers keep their own dtype.
+    own = {name: buffer.dtype for name, buffer in decoder.named_buffers()}
     empty = {
-        name: torch.empty_like(parameter, dtype=dtype, device=device)
-        for name, parameter in decoder.named_parameters()
+        name: torch.empty_like(tensor, dtype=own.get(name, dtype), device=device)
+        for name, tensor in decoder.state_dict().items()
     }
     decoder.load_state_dict(empty, assign=True)
     load_weights(decoder, Path(path))

@@ -62,6 +62,19 @@ def read_rope(fields: Fields, declared_len: int) -> tuple[float, RopeScaling | N
     return theta, _rope_scaling(rope, rope_type, declared_len)
 
 
+def read_score_factor(fields: Fields) -> float:
+    """Factor on DeepSeek's attention scores where YaRN stretches the context, else 1.
+
+    `(0.1 mscale_all_dim ln(factor) + 1)^2`, as DeepSeek-V2's code sharpens the softmax (after
+    arXiv 2309.00071, section 3.4).
+    """
+    rope = fields.nested("rope_scaling" if fields.values.get("rope_scaling") else "rope_parameters")
+    if not rope.values.get("mscale_all_dim"):
+        return 1.0
+    log_factor = 0.1 * math.log(max(1.0, rope.number("factor")))
+    return (rope.number("mscale_all_dim") * log_factor + 1.0) ** 2
+
+
 def _rope_scaling(rope: Fields, rope_type: str, declared_len: int) -> RopeScaling | None:
     if rope_type == "default":
         return None

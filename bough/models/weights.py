@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 
 from bough.expect import expect
 from bough.layers.linear import FusedLinear
-from bough.models.config import DTYPES
+from bough.layers.moe import Experts, Router
+from bough.models.config import DTYPES, ModelConfig
 from bough.models.decoder import Decoder
 from bough.models.fields import Fields
 
@@ -22,21 +23,26 @@ _EMBEDDING = "model.embed_tokens.weight"
 
 
 def checkpoint_tensors(decoder: Decoder) -> dict[str, torch.Tensor]:
-    """View a decoder's parameters under the names that the families' checkpoints give them.
+    """View a decoder's parameters and stored buffers under the names that checkpoints give them.
 
     Returns:
-        name in the checkpoint -> the parameter, or the rows of a fused one.
+        name in the checkpoint -> the tensor, or the part of a fused one.
     """
     tensors: dict[str, torch.Tensor] = {}
     for module_name, module in decoder.named_modules():
-        prefix = "" if module_name == "lm_head" else "model."
-        for name, parameter in module.named_parameters(recurse=False):
-            if isinstance(module, FusedLinear):
-                block_name = module_name.rpartition(".")[0]
+        path = module_name if module_name == "lm_head" else f"model.{module_name}"
+        if isinstance(module, FusedLinear):
+            block = path.rpartition(".")[0]
+            for name, parameter in module.named_parameters():
                 for part, rows in module.parts(parameter).items():
-                    tensors[f"{prefix}{block_name}.{part}.{name}"] = rows
-            else:
-                tensors[f"{prefix}{module_name}.{name}"] = parameter
+                    tensors[f"{block}.{part}.{name}"] = rows
+        elif isinstance(module, Experts):
+            tensors |= {f"{path}.{name}": part for name, part in module.parts().items()}
+        else:
+            own = dict(module.named_parameters(recurse=False))
+            if isinstance(module, Router):
+                own |= dict(module.named_buffers())
+            tensors |= {f"{path}.{name}": tensor for name, tensor in own.items()}
     return tensors
 
 
@@ -51,6 +57,7 @@ def load_weights(decoder: Decoder, folder: Path) -> None:
     """
     targets = checkpoint_tensors(decoder)
     files = _files_of_tensors(folder)
+    files = {name: file for name, file in files.items() if not _is_extra(name, decoder.config)}
     _check_names(set(files), set(targets), decoder.config.has_tied_embeddings)
     for name, tensor in _read(folder, files):
         if name in targets:
@@ -78,6 +85,12 @@ def _files_of_tensors(folder: Path) -> dict[str, str]:
             f"got {pickles[0]} in {folder}"
         )
     raise FileNotFoundError(f"weights must be {_SINGLE} or {_INDEX} in {folder}, got neither")
+
+
+def _is_extra(name: str, config: ModelConfig) -> bool:
+    """Whether a tensor is of a layer behind the last, such as DeepSeek's for drafting."""
+    last = config.num_layers + config.num_extra_layers
+    return name.startswith(tuple(f"model.layers.{i}." for i in range(config.num_layers, last)))
 
 
 def _check_names(found: set[str], expected: set[str], is_tied: bool) -> None:

@@ -37,9 +37,9 @@ class Stepper:
             dtype=next(decoder.parameters()).dtype,
         )
         self.kv = [pool.layer(index) for index in range(pool.num_layers)]
-        for k, v in self.kv:
-            k.fill_(torch.nan)
-            v.fill_(torch.nan)
+        for kv in self.kv:
+            for plane in kv if isinstance(kv, tuple) else (kv,):
+                plane.fill_(torch.nan)
         self.lens = [0] * len(tables)
 
     @torch.inference_mode()

@@ -174,7 +174,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a truth value as size": ({"vocab_size": True}, r"vocab_size must be a whole .* got True"),
     "an infinite base": ({"rope_theta": float("inf")}, r"rope_theta must be a positive .* inf"),
     "uneven heads": ({"num_attention_heads": 5}, r"hidden_size must be a multiple .* 5 .* got 64"),
-    "uneven groups": ({"num_key_value_heads": 3}, r"num_q_heads must be a multiple .* 3, got 4"),
+    "uneven groups": (
+        {"num_key_value_heads": 3},
+        r"num_attention_heads must be .* 3, got 4",
+    ),
     "an odd head": ({"head_dim": 15}, r"head_dim must be even, got 15"),
     "an unknown dtype": ({"dtype": "float8"}, r"dtype must be one of float32, .* got 'float8'"),
     "a bias as text": ({"attention_bias": "no"}, r"attention_bias must be true or false, got 'no'"),

@@ -1,4 +1,4 @@
-"""How the command line refuses bad input: one line on stderr and exit code 2."""
+"""How the command line says what went wrong: one line on stderr, exit code 2 for bad input."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ def refusing_bad_input() -> Iterator[None]:
     """Turn what the floors below raise for bad input into one line and exit code 2.
 
     ValueError says what was expected and what was found, OSError which file could not be used,
-    NotImplementedError what works instead, typer which argument it does not understand. Anything
-    else is our own fault and keeps its traceback.
+    NotImplementedError what works instead, typer which argument it does not understand. A rank
+    that dies is one line too, but exit code 1. Anything else is our own fault and keeps its
+    traceback.
     """
     try:
         yield
@@ -27,6 +28,8 @@ def refusing_bad_input() -> Iterator[None]:
         if not error.format_message():  # help has been printed in place of it
             raise SystemExit(2) from error
         _refuse(error.format_message())
+    except ChildProcessError as error:
+        _refuse(str(error), exit_code=1)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         _refuse(what)
@@ -49,6 +52,6 @@ def check_outputs(*, json: Path | None = None, png: Path | None = None) -> None:
             expect(not path.is_dir(), "output", "a file, not a folder", path)
 
 
-def _refuse(what: str) -> None:
+def _refuse(what: str, exit_code: int = 2) -> None:
     print(f"bough: {' '.join(what.split())}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(exit_code)

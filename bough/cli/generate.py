@@ -55,6 +55,7 @@ def generate(
     device: Annotated[
         str | None, _engine("cpu or cuda; if not given, the GPU where there is one.")
     ] = None,
+    tp: Annotated[int, _engine("Ranks that share the model, a GPU each; sizes are a rank's.")] = 1,
     dtype: Annotated[
         str | None, _engine("float32, bfloat16 or float16; if not given, the model's.")
     ] = None,
@@ -100,8 +101,14 @@ def generate(
         from bough.cli.generation import GenerateOptions, run_generation
         from bough.cli.prompts import check_num_samples
         from bough.cli.report import count_of, parse_bytes, print_sample, report_lines
+        from bough.engine.config import EngineConfig
         from bough.engine.params import SamplingParams
+        from bough.engine.worker import serve
+        from bough.parallel import launched_rank
 
+        if tp > 1 and launched_rank() > 0:  # torchrun runs this command on every rank
+            serve(EngineConfig(device=device).device_type)
+            return
         params = SamplingParams(
             n=n,
             max_tokens=max_tokens,
@@ -123,6 +130,7 @@ def generate(
             params=params,
             engine={
                 "device": device,
+                "tensor_parallel_size": tp,
                 "dtype": dtype,
                 "page_size": page_size,
                 "num_pages": kv_pages,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def run_generation(options: GenerateOptions) -> Generation:
     Raises:
         OSError: a file cannot be read or written.
         ValueError: an option or a file is not what it must be; the output is left as it was.
+        ChildProcessError: one of several ranks ended.
     """
     path = check_output_path(options.output, options.prompts)
     lines, bad = read_prompts(options.prompts, options.params)
@@ -86,6 +88,7 @@ def run_generation(options: GenerateOptions) -> Generation:
     shown: dict[int, ShownSample] = {}
     to_show = {job.line.index for job in jobs[: options.num_shown]}
     with (
+        closing(llm),
         file.open([job.line.index for job in jobs]) as write,
         Meter(num_samples, num_tokens) as meter,
     ):

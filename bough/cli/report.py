@@ -118,6 +118,11 @@ def report_lines(done: Generation) -> list[str]:
         f"KV read    {format_bytes(stats.kv_bytes_read)}; request by request "
         f"{format_bytes(stats.kv_bytes_apart)}, {stats.sharing_factor:.1f}x as much",
     ]
+    if stats.num_ranks > 1:
+        lines.append(
+            f"ranks      {stats.num_ranks}; each holds {count_of(stats.kv_token_bytes, 'byte')} "
+            "of a token's KV"
+        )
     if done.num_resumed:
         lines.append(f"kept       {count_of(done.num_resumed, 'prompt')} from before")
     if stats.num_preemptions:

@@ -23,6 +23,8 @@ class EngineConfig:
     Args:
         device: where it runs: `cpu`, `cuda`, another name that `Device.named` knows, or a `Device`;
             `Device.current()` when None.
+        tensor_parallel_size: ranks that share the model, each with a device of its own, or all on
+            the CPU; other settings of sizes are each rank's.
         dtype: of weights and KV, by torch's name or as torch's own; the checkpoint's when None.
         page_size: slots per page of KV.
         num_pages: pages of KV, instead of `kv_bytes`.
@@ -38,6 +40,7 @@ class EngineConfig:
     """
 
     device: Device | str | None = None
+    tensor_parallel_size: int = 1
     dtype: torch.dtype | str | None = None
     page_size: int = 16
     num_pages: int | None = None
@@ -72,6 +75,11 @@ class EngineConfig:
         return device
 
     @property
+    def device_type(self) -> str:
+        """`cuda` or `cpu`."""
+        return torch.device(self.chosen_device.torch_device).type
+
+    @property
     def chosen_dtype(self) -> torch.dtype | None:
         """The dtype as torch's own; None for the checkpoint's."""
         return DTYPES[self.dtype] if isinstance(self.dtype, str) else self.dtype
@@ -84,10 +92,11 @@ class EngineConfig:
         return length
 
     def pool_pages(self, model: ModelConfig, dtype: torch.dtype) -> int:
-        """Pages of KV that the engine takes."""
+        """Pages of KV that the engine takes, by what one rank stores of the model."""
         page_bytes = model.num_layers * model.spec.kv_bytes(self.page_size, dtype.itemsize)
         device = torch.device(self.chosen_device.torch_device)
-        most = total_bytes(device) // page_bytes
+        num_sharing = self.tensor_parallel_size if self.device_type == "cpu" else 1
+        most = total_bytes(device) // num_sharing // page_bytes
         if self.num_pages is not None:
             expect(self.num_pages <= most, "num_pages", f"at most {most}", self.num_pages)
             return self.num_pages
@@ -97,7 +106,7 @@ class EngineConfig:
             expect(num_pages <= most, "kv_bytes", f"at most {most * page_bytes}", self.kv_bytes)
             return num_pages
         num_wanted = self.max_num_seqs * -(-self.model_len(model) // self.page_size)
-        num_pages = min(num_wanted, free_kv_bytes(device) // page_bytes)
+        num_pages = min(num_wanted, free_kv_bytes(device) // num_sharing // page_bytes)
         expect(num_pages >= 1, "page_size", "small enough for free memory", self.page_size)
         return num_pages
 

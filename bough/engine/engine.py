@@ -14,6 +14,7 @@ from bough.cache.radix import RadixTree
 from bough.engine.batch import Batch
 from bough.engine.config import EngineConfig
 from bough.engine.detokenizer import Detokenizer
+from bough.engine.executor import Executor
 from bough.engine.outputs import RequestOutput
 from bough.engine.params import SamplingParams
 from bough.engine.prompts import Prompt, TokenPrompt, read_prompt
@@ -31,7 +32,7 @@ class Engine:
     """Serves requests by one model; not safe for several threads.
 
     Args:
-        decoder: the model, on the device of `config`.
+        decoder: the model, or rank 0's share of it, on the device of `config`.
         tokenizer: None for token ids only.
         config: the settings.
     """
@@ -57,7 +58,8 @@ class Engine:
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=config.max_num_batched_tokens,
         )
-        self._runner = Runner(decoder, self._tree, self._pool, device)
+        self._ranks = decoder.ranks
+        self._runner = Runner(Executor(decoder, self._pool, device), self._tree, self._ranks)
         self._requests: dict[int, Request] = {}
         self._request_ids = count()
         self._seeds = np.random.default_rng(config.seed)
@@ -85,6 +87,8 @@ class Engine:
             self._stats,
             num_cached_tokens=self._scheduler.num_cached_tokens,
             num_preemptions=self._scheduler.num_preemptions,
+            num_ranks=self._ranks.size,
+            kv_token_bytes=self._kv_token_bytes,
         )
 
     def clear_cache(self) -> int:
@@ -152,14 +156,19 @@ class Engine:
         return request.output()
 
     def advance(self) -> list[Request]:
-        """Schedule, run, sample: the step itself, for callers that need no copy of the outputs."""
+        """Schedule, run, sample: the step itself, for callers that need no copy of the outputs.
+
+        Raises:
+            ChildProcessError: a rank is gone; nothing more can be computed.
+        """
         if not self.has_unfinished:
             return []
         started = time.perf_counter()
         batch = self._scheduler.schedule()
-        logits = self._runner.run(batch)
-        self._scheduler.complete(batch)
-        self._sample(batch, logits)
+        with self._ranks.step():
+            logits = self._runner.run(batch)
+            self._scheduler.complete(batch)
+            self._sample(batch, logits)
         self._scheduler.retire()
         touched = list(dict.fromkeys(sample.request for sample in batch.samples))
         for request in touched:
@@ -221,6 +230,11 @@ class Engine:
             for row, report in zip(rows, reports, strict=True):
                 batch.samples[row].logprobs.append(report)
 
+    @property
+    def _kv_token_bytes(self) -> int:
+        """Bytes of one token's KV in all layers, on this rank."""
+        return self._pool.num_layers * self._pool.spec.kv_bytes(1, self._pool.dtype.itemsize)
+
     def _check_logits(self, batch: Batch, logits: Tensor) -> None:
         """Refuse to sample from what broken weights give; -inf for a token is no harm."""
         greatest = logits.amax(dim=-1)
@@ -232,7 +246,7 @@ class Engine:
 
     def _record(self, batch: Batch, seconds: float) -> None:
         stats, forest, spec = self._stats, self._runner.forest, self._pool.spec
-        token_bytes = self._pool.num_layers * spec.kv_bytes(1, self._pool.dtype.itemsize)
+        token_bytes = self._kv_token_bytes
         self._stats = replace(
             stats,
             num_steps=stats.num_steps + 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from bough.engine.engine import Engine
 from bough.engine.outputs import RequestOutput
 from bough.engine.params import SamplingParams
 from bough.engine.prompts import Prompt, TokenPrompt, as_list
-from bough.models.load import load_model
+from bough.engine.worker import load_on_ranks
 from bough.models.tokenizer import load_tokenizer
 
 Message = Mapping[str, Any]
@@ -29,21 +30,34 @@ class LLM(Engine):
 
     Args:
         model: a Hugging Face folder; one without a tokenizer runs token ids.
-        options: the fields of `EngineConfig`: `device`, `dtype`, `page_size`, `num_pages`,
-            `kv_bytes`, `max_num_seqs`, `max_num_batched_tokens`, `max_model_len`, `seed`.
+        options: the fields of `EngineConfig`: `device`, `tensor_parallel_size`, `dtype`,
+            `page_size`, `num_pages`, `kv_bytes`, `max_num_seqs`, `max_num_batched_tokens`,
+            `max_model_len`, `seed`.
 
     Raises:
         FileNotFoundError: a file of the folder is missing.
         ValueError: a file or an option is not what it must be.
         TypeError: there is no such option.
+        ChildProcessError: one of several ranks ended.
     """
 
     def __init__(self, model: str | os.PathLike[str], **options: Any) -> None:
         config = EngineConfig(**options)
         tokenizer = load_tokenizer(model)
-        device = config.chosen_device.torch_device
-        decoder = load_model(model, dtype=config.chosen_dtype, device=device)
-        super().__init__(decoder, tokenizer, config)
+        decoder, config = load_on_ranks(model, config)
+        try:
+            super().__init__(decoder, tokenizer, config)
+        except BaseException:
+            decoder.ranks.abandon()
+            raise
+        self._end_ranks = weakref.finalize(self, decoder.ranks.close)
+
+    def close(self) -> None:
+        """End the other ranks, where there are several; otherwise it does nothing.
+
+        It also happens when the model is no longer used, and when the program ends.
+        """
+        self._end_ranks()
 
     def generate(
         self,

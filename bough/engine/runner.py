@@ -1,42 +1,33 @@
-"""One step on the device: spans to forest, plan, context, logits. No request is known here."""
+"""From a batch of spans to logits: tells every rank the step, and runs this one's share."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from bough.cache.node import QuerySpan
-from bough.cache.pool import KVPool
 from bough.cache.radix import RadixTree
-from bough.device import Device
 from bough.engine.batch import Batch
+from bough.engine.executor import Executor, Step
 from bough.forest import Forest
-from bough.layers.context import StepContext
-from bough.models.decoder import Decoder
-from bough.plan import Plan, make_plan
+from bough.parallel import Ranks
 
 
 class Runner:
-    """Runs batches through the decoder, with one plan that follows the forest.
+    """Runs batches on all ranks; rank 0 has it, beside the tree.
 
     Args:
-        decoder: the model, on the device.
+        executor: of this rank.
         tree: where the spans' nodes lie.
-        pool: the tree's pool, on the device.
-        device: the machine.
+        ranks: those that run each step.
     """
 
-    def __init__(self, decoder: Decoder, tree: RadixTree, pool: KVPool, device: Device) -> None:
-        self._decoder = decoder
+    def __init__(self, executor: Executor, tree: RadixTree, ranks: Ranks) -> None:
+        self._executor = executor
         self._tree = tree
-        self._pool = pool
-        self._device = device
-        self._kv = [pool.layer(index) for index in range(pool.num_layers)]
-        self._plan: Plan | None = None
+        self._ranks = ranks
 
-    @torch.inference_mode()
     def run(self, batch: Batch) -> Tensor:
         """Compute a batch and store its KV.
 
@@ -44,39 +35,21 @@ class Runner:
             [len(batch.endings), vocab_size] fp32 logits behind the last token of each ending.
         """
         forest = self._tree.forest(batch.spans)
-        context = StepContext(
-            plan=self._follow(forest),
-            positions=self._on_device(forest.query_position),
-            slots=self._on_device(_slots(batch.spans, forest)),
-        )
-        token_ids = self._on_device(_token_ids(batch.spans))
-        hidden = self._decoder(token_ids, context, self._kv)
-        last = forest.query_indptr[1:][batch.endings] - 1
-        return self._decoder.logits(hidden[self._on_device(last)])
+        slots = _slots(batch.spans, forest)
+        step = Step(forest=forest, token_ids=_token_ids(batch.spans), slots=slots)
+        self._ranks.send(step)
+        hidden = self._executor.run(step)
+        return self._executor.logits(hidden, forest.query_indptr[1:][batch.endings] - 1)
 
     @property
     def forest(self) -> Forest:
         """The forest of the last step."""
-        assert self._plan is not None
-        return self._plan.forest
+        return self._executor.plan.forest
 
     @property
     def num_tokens_read(self) -> int:
         """KV tokens that the last step's tiles read in each layer, each counted once per tile."""
-        assert self._plan is not None
-        return self._plan.num_tokens_read
-
-    def _follow(self, forest: Forest) -> Plan:
-        """Let the plan serve `forest`."""
-        if self._plan is None:
-            itemsize = self._pool.dtype.itemsize
-            self._plan = make_plan(forest, self._decoder.spec, self._device, itemsize=itemsize)
-        else:
-            self._plan.update(forest)
-        return self._plan
-
-    def _on_device(self, values: npt.NDArray[np.integer]) -> Tensor:
-        return torch.from_numpy(values.astype(np.int64)).to(self._device.torch_device)
+        return self._executor.plan.num_tokens_read
 
 
 def _token_ids(spans: list[QuerySpan]) -> npt.NDArray[np.int64]:

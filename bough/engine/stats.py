@@ -18,8 +18,10 @@ class EngineStats:
         seconds: wall time of the steps.
         peak_num_nodes: most nodes of a step's forest.
         peak_unique_tokens: most KV tokens of a step's forest.
-        kv_bytes_read: bytes that attention read, all layers together.
+        kv_bytes_read: bytes that attention read on each rank, all layers together.
         kv_bytes_apart: bytes that it would have read, had each sample read its path for itself.
+        num_ranks: devices that share the model.
+        kv_token_bytes: bytes of one token's KV on each of them, all layers together.
     """
 
     num_steps: int = 0
@@ -32,6 +34,8 @@ class EngineStats:
     peak_unique_tokens: int = 0
     kv_bytes_read: int = 0
     kv_bytes_apart: int = 0
+    num_ranks: int = 1
+    kv_token_bytes: int = 0
 
     @property
     def tokens_per_second(self) -> float:

@@ -18,6 +18,7 @@ from bough.layers.moe import MixtureOfExperts
 from bough.layers.rope import Rotary, Rotation
 from bough.layers.tied import TiedAttention
 from bough.models.config import ModelConfig
+from bough.parallel import Ranks
 from bough.spec import AttentionSpec
 
 Attention = GroupedAttention | TiedAttention | LatentAttention
@@ -28,15 +29,22 @@ class Decoder(nn.Module):
 
     Parameters are named as in the families' checkpoints, without their `model.` prefix. Some are
     left uninitialised: fill all of them, by `load_weights` or by hand.
+
+    Args:
+        config: the model, or the share of it that one of several ranks holds.
+        ranks: this rank among them; None for one rank.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, ranks: Ranks | None = None) -> None:
         super().__init__()
         self.config = config
+        self.ranks = Ranks() if ranks is None else ranks
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         rotary_dim = config.spec.rope_dim or config.spec.nope_dim
         self.rotary = Rotary(rotary_dim, config.rope_theta, config.rope_scaling)
-        self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_layers))
+        self.layers = nn.ModuleList(
+            Block(config, index, self.ranks) for index in range(config.num_layers)
+        )
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
         self.lm_head = None
         if not config.has_tied_embeddings:
@@ -67,7 +75,7 @@ class Decoder(nn.Module):
         return self.norm(hidden)
 
     def forward_sequences(self, token_ids: torch.Tensor, *, dropout: float = 0.0) -> torch.Tensor:
-        """Run whole sequences through all layers, without a cache; differentiable.
+        """Run whole sequences through all layers, without a cache; differentiable, on one rank.
 
         Args:
             token_ids: [batch_size, seq_len] int64.
@@ -89,10 +97,15 @@ class Decoder(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention, then the feed-forward, each normed before and added after."""
+    """One layer: attention, then the feed-forward, each normed before and added after.
 
-    def __init__(self, config: ModelConfig, index: int) -> None:
+    Where ranks share the model, each computes both halves for its heads and columns, and what they
+    add is summed over the ranks: twice a layer, and nowhere else in a step.
+    """
+
+    def __init__(self, config: ModelConfig, index: int, ranks: Ranks) -> None:
         super().__init__()
+        self.ranks = ranks
         self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
         self.self_attn = make_attention(config)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
@@ -102,8 +115,10 @@ class Block(nn.Module):
         self, hidden: torch.Tensor, rotation: Rotation, context: StepContext, kv: KV
     ) -> torch.Tensor:
         """Map hidden [num_tokens, hidden_size] to the same shape."""
-        hidden = hidden + self.self_attn(self.input_layernorm(hidden), rotation, context, kv)
-        return hidden + self.mlp(self.post_attention_layernorm(hidden))
+        out = self.self_attn(self.input_layernorm(hidden), rotation, context, kv)
+        hidden = hidden + self.ranks.all_reduce(out)
+        out = self.mlp(self.post_attention_layernorm(hidden))
+        return hidden + self.ranks.all_reduce(out)
 
     def forward_sequences(
         self, hidden: torch.Tensor, rotation: Rotation, *, dropout: float = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,6 +15,7 @@ from bough.layers.moe import Experts, Router
 from bough.models.config import DTYPES, ModelConfig
 from bough.models.decoder import Decoder
 from bough.models.fields import Fields
+from bough.models.share import is_left_to_first, pieces_of
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -47,24 +49,35 @@ def checkpoint_tensors(decoder: Decoder) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def load_weights(decoder: Decoder, folder: Path) -> None:
+def load_weights(decoder: Decoder, folder: Path, whole: Decoder | None = None) -> None:
     """Fill every parameter of a decoder, cast to its dtype, from a folder's safetensors files.
+
+    Args:
+        decoder: the model, or one rank's share of it, for which only that is read.
+        folder: with the files.
+        whole: the model on one rank, whose shapes the files have; its values do not matter.
 
     Raises:
         FileNotFoundError: there are no safetensors files, or one of them is missing.
         ValueError: a file is broken; tensors are missing, unexpected or misshapen; or the only
             weights are pickles.
     """
-    targets = checkpoint_tensors(decoder)
+    targets, ranks = checkpoint_tensors(decoder), decoder.ranks
+    models = targets if whole is None else checkpoint_tensors(whole)
     files = _files_of_tensors(folder)
     files = {name: file for name, file in files.items() if not _is_extra(name, decoder.config)}
     _check_names(set(files), set(targets), decoder.config.has_tied_embeddings)
-    for name, tensor in _read(folder, files):
+    for name, file in _open_each(folder, files):
         if name in targets:
-            _check_tensor(name, tensor, targets[name])
-            targets[name].copy_(tensor)
+            target, shape = targets[name], list(models[name].shape)
+            _check_tensor(name, file.get_slice(name), shape)
+            if is_left_to_first(name, models, targets, ranks):
+                target.zero_()
+            else:
+                pieces = pieces_of(name, shape, target.shape, decoder.spec.rope_dim, ranks)
+                target.copy_(torch.cat([file.get_slice(name)[piece] for piece in pieces]))
         elif name == _HEAD:
-            _check_tied_head(tensor, folder, files)
+            _check_tied_head(file.get_tensor(name), folder, files)
 
 
 def _files_of_tensors(folder: Path) -> dict[str, str]:
@@ -110,8 +123,8 @@ def _some(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1} more)"
 
 
-def _read(folder: Path, files: dict[str, str]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield every tensor, one file after another, one tensor in memory at a time."""
+def _open_each(folder: Path, files: dict[str, str]) -> Iterator[tuple[str, safe_open]]:
+    """Yield every tensor's name with its open file, one file after another."""
     names_of_file: dict[str, list[str]] = {}
     for name, file in files.items():
         names_of_file.setdefault(file, []).append(name)
@@ -121,7 +134,7 @@ def _read(folder: Path, files: dict[str, str]) -> Iterator[tuple[str, torch.Tens
             if absent:
                 raise ValueError(f"{file} must hold {_some(absent)} as {_INDEX} says, got none")
             for name in names:
-                yield name, tensors.get_tensor(name)
+                yield name, tensors
 
 
 def _open(path: Path) -> safe_open:
@@ -133,10 +146,11 @@ def _open(path: Path) -> safe_open:
         raise ValueError(f"{path} must be a safetensors file, got {error}") from error
 
 
-def _check_tensor(name: str, tensor: torch.Tensor, target: torch.Tensor) -> None:
-    found, wanted = list(tensor.shape), list(target.shape)
-    expect(found == wanted, name, f"of shape {wanted}", found)
-    expect(tensor.dtype in DTYPES.values(), name, f"one of {', '.join(DTYPES)}", tensor.dtype)
+def _check_tensor(name: str, stored: Any, shape: list[int]) -> None:
+    found = list(stored.get_shape())
+    expect(found == shape, name, f"of shape {shape}", found)
+    dtype = stored[:0].dtype
+    expect(dtype in DTYPES.values(), name, f"one of {', '.join(DTYPES)}", dtype)
 
 
 def _check_tied_head(head: torch.Tensor, folder: Path, files: dict[str, str]) -> None:

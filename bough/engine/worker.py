@@ -1,0 +1,121 @@
+"""Models on several ranks: rank 0 has them loaded, the others serve it with their share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, replace
+
+from bough.cache.pool import KVPool
+from bough.engine.config import EngineConfig
+from bough.engine.executor import Executor
+from bough.models.config import load_config
+from bough.models.decoder import Decoder
+from bough.models.load import load_model
+from bough.models.share import share_config
+from bough.parallel import LOST_OTHERS, Ranks, join_ranks, start_ranks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What rank 0 lets the others load.
+
+    Args:
+        model: Hugging Face folder.
+        config: the engine's settings.
+    """
+
+    model: str
+    config: EngineConfig
+
+
+def load_on_ranks(
+    model: str | os.PathLike[str], config: EngineConfig
+) -> tuple[Decoder, EngineConfig]:
+    """Load a model on as many ranks as the config says, this one being rank 0.
+
+    Returns:
+        rank 0's share, whose `ranks` are to be closed in the end; and the config, in which the
+        pages are settled where there are several ranks.
+
+    Raises:
+        FileNotFoundError: a file of the folder is missing.
+        ValueError: a file or a setting is not what it must be, or the model cannot be split so.
+        ChildProcessError: a rank ended.
+    """
+    size, device_type = config.tensor_parallel_size, config.device_type
+    if size > 1:
+        share_config(load_config(model), size)  # refused before anything is started
+    entry = f"from bough.engine.worker import serve; serve({device_type!r})"
+    ranks = start_ranks(size, device_type, entry)
+    assignment = Assignment(model=os.fspath(model), config=config)
+    try:
+        ranks.send(assignment)
+        return _load_share(assignment, ranks)
+    except BaseException:
+        ranks.abandon()
+        raise
+
+
+def serve(device_type: str) -> None:
+    """Be one of the other ranks: run the steps that rank 0 sends until it ends the run.
+
+    What goes wrong in loading is for rank 0 to tell. A rank that loses another ends the process.
+
+    Args:
+        device_type: `cuda` or `cpu`.
+    """
+    try:
+        ranks = join_ranks(device_type)
+        executor = _prepare(ranks)
+        while (step := ranks.receive()) is not None:
+            executor.run(step)
+        ranks.close()
+    except ChildProcessError:
+        os._exit(LOST_OTHERS)  # at once: a GPU may wait for ever for the sum of the lost one
+    except (OSError, ValueError):
+        sys.exit(1)
+
+
+def _prepare(ranks: Ranks) -> Executor:
+    assignment: Assignment = ranks.receive()
+    decoder, config = _load_share(assignment, ranks)
+    assert config.num_pages is not None
+    device = config.chosen_device
+    pool = KVPool(
+        decoder.spec,
+        num_layers=decoder.config.num_layers,
+        num_pages=config.num_pages,
+        page_size=config.page_size,
+        dtype=decoder.embed_tokens.weight.dtype,
+        device=device.torch_device,
+    )
+    return Executor(decoder, pool, device)
+
+
+def _load_share(assignment: Assignment, ranks: Ranks) -> tuple[Decoder, EngineConfig]:
+    """Load this rank's share; settle on as many pages of KV as every rank has room for.
+
+    Raises:
+        OSError, ValueError: on every rank, where one of them could not load its share.
+    """
+    config = assignment.config
+    device = config.chosen_device.torch_device
+    if ranks.size == 1:
+        return load_model(assignment.model, dtype=config.chosen_dtype, device=device), config
+    decoder, num_pages = None, 0
+    failure: OSError | ValueError | None = None
+    try:
+        decoder = load_model(
+            assignment.model, dtype=config.chosen_dtype, device=device, ranks=ranks
+        )
+        num_pages = config.pool_pages(decoder.config, decoder.embed_tokens.weight.dtype)
+    except (OSError, ValueError) as error:
+        failure = error
+    everyone = ranks.gather((num_pages, failure))
+    for found in (failure, *(theirs for _, theirs in everyone)):
+        if found is not None:
+            raise found
+    assert decoder is not None
+    least = min(num_pages for num_pages, _ in everyone)
+    return decoder, replace(config, num_pages=least, kv_bytes=None)

@@ -15,6 +15,8 @@ from bough.forest import Forest
 
 # Tokens and queries of one block of the mask; the library's own choice.
 _BLOCK = 128
+# Its kernel for few queries takes all rows of a stored head as one block, up to this many.
+_MOST_ROWS = 128
 
 
 class FlexAttention:
@@ -158,9 +160,17 @@ def flex_step(problem: Problem, attention: Any) -> Step:
     mask = block_mask(packed, device)
     q = problem.q[order].transpose(0, 1).contiguous()[None]
     key, value, scale = key[None], value[None], problem.spec.scale
+    is_tall = problem.forest.num_queries * problem.spec.group_size > _MOST_ROWS
+    options = {"FORCE_USE_FLEX_ATTENTION": is_tall}
 
     def run() -> torch.Tensor:
-        return attention(q, key, value, block_mask=mask, scale=scale, enable_gqa=True)
+        return attention(
+            *(q, key, value),
+            block_mask=mask,
+            scale=scale,
+            enable_gqa=True,
+            kernel_options=options,
+        )
 
     def output(out: torch.Tensor) -> torch.Tensor:
         result = torch.empty_like(out[0].transpose(0, 1))

@@ -8,6 +8,9 @@ from rich.text import Text
 from bough.bench.kernel import Row, Score
 from bough.bench.plans import PlanRow
 
+# So that no word of a named case is broken.
+_CASE_WIDTH = 18
+
 
 def kernel_table(rows: list[Row]) -> Table:
     """Return rows of `bough bench kernel` as a table: one line a case, peers side by side.
@@ -106,7 +109,7 @@ def plan_table(rows: list[PlanRow]) -> Table:
 
 def _new_table() -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("\nworkload", overflow="fold")
+    table.add_column("\nworkload", overflow="fold", min_width=_CASE_WIDTH)
     return table
 
 

@@ -67,3 +67,17 @@ def test_the_picture_is_drawn(text: str, device: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["plan", text, "--device", device, "--png", str(path)])
     assert result.exit_code == 0, result.output
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_tile_classes_are_explained_without_the_machine() -> None:
+    result = CliRunner().invoke(app, ["plan", "1,16|120000,2048", "--explain"])
+    assert result.exit_code == 0, result.output
+    assert "lower bound" in result.output
+    assert "measured" not in result.output
+
+
+def test_a_plan_for_this_machine_is_measured_too() -> None:
+    arguments = ["--spec", "gqa:4:2:16", "--device", "cpu", "--page-size", "4", "--explain"]
+    result = CliRunner().invoke(app, ["plan", "1,4|32,8", *arguments])
+    assert result.exit_code == 0, result.output
+    assert "measured" in result.output

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bough.bench.explain import measure_plan, tile_classes, tile_heights
+from bough.device import Device
+from bough.plan import Plan, make_plan
+from bough.spec import AttentionSpec
+from bough.workloads import forest_from_text
+from tests.bench.problems import problem_of
+
+SPEC = AttentionSpec.gqa(32, 8, 128)
+
+
+def plan_of(text: str) -> Plan:
+    return make_plan(forest_from_text(text), SPEC, Device.named("h100"))
+
+
+@pytest.mark.parametrize("text", ["1,16|120000,2048", "1,64|8192,512", "3|500"])
+def test_classes_of_tiles_add_up_to_the_plan(text: str) -> None:
+    plan = plan_of(text)
+    schedule, classes = plan.schedule, tile_classes(plan)
+    splits = schedule.num_head_splits
+    assert sum(found.num_items for found in classes) == schedule.num_tiles * splits
+    busy = schedule.tile_seconds.sum() * splits / plan.cost.device.num_workers
+    assert sum(found.busy_us for found in classes) == pytest.approx(busy * 1e6)
+    read = sum(found.read_bytes for found in classes)
+    assert read == SPEC.kv_bytes(schedule.num_tokens_read, 2)
+
+
+def test_each_class_says_what_its_tiles_hold() -> None:
+    root, leaves = tile_classes(plan_of("1,16|120000,2048"))
+    assert (root.height, root.rows) == (64, (64, 64))
+    assert (leaves.height, leaves.rows) == (16, (4, 4))
+    assert root.num_cuts > 1
+    assert root.num_items >= root.num_cuts * 8
+    assert root.tokens[1] <= 120000 and root.longest_us < root.busy_us * 132
+
+
+def test_no_tile_holds_more_rows_than_its_height() -> None:
+    plan = plan_of("1,4,16,512|1024,256,128,32")
+    rows = plan.schedule.tile_num_queries * SPEC.group_size
+    assert (tile_heights(plan) >= rows).all()
+    assert np.isin(tile_heights(plan), [16, 32, 48, 64]).all()
+
+
+def test_a_step_on_the_cpu_is_timed_as_a_whole() -> None:
+    problem = problem_of("1,4|32,8")
+    plan = make_plan(problem.forest, problem.spec, problem.setup.device)
+    measured = measure_plan(plan, problem)
+    assert measured.us > 0
+    assert measured.kernels == ()
+
+
+@pytest.mark.gpu
+def test_a_step_on_a_gpu_is_timed_kernel_by_kernel() -> None:
+    from bough.bench.cases import Case
+    from bough.bench.problem import make_problem
+    from bough.cli.bench_options import read_setup
+
+    problem = make_problem(
+        Case.parse("1,8|4096,512"), read_setup("cuda", "gqa:32:8:128", "bfloat16", 16)
+    )
+    measured = measure_plan(make_plan(problem.forest, problem.spec, problem.setup.device), problem)
+    assert measured.kernels
+    assert 0.3 < sum(us for _, us in measured.kernels) / measured.us < 3

@@ -119,14 +119,14 @@ class BoughForCausalLM(PreTrainedModel, GenerationMixin):
         return CausalLMOutput(loss=loss, logits=logits)
 
     def prepare_inputs_for_generation(
-        self, input_ids: torch.Tensor, *args: Any, **inputs: Any
+        self, input_ids: torch.Tensor, *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
         """Hand all tokens so far to `forward`, whatever else `generate` offers for caches.
 
         Raises:
             ValueError: prompts differ in length.
         """
-        attention_mask = inputs.get("attention_mask")
+        attention_mask = kwargs.get("attention_mask")
         is_full = attention_mask is None or bool(attention_mask.all())
         expect(is_full, "attention_mask", "ones, of prompts of one length", "zeros")
         return {"input_ids": input_ids}

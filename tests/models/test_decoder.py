@@ -66,7 +66,11 @@ def test_logits_of_a_prompt_equal_those_of_transformers(variant: str, tmp_path: 
     make_checkpoint(family, tmp_path, seed=1, **overrides)
     tokens = random_tokens(101, seed=2)
     expected = reference_logits(tmp_path, tokens, torch.float32)
-    assert relative_error(prompt_logits(load_model(tmp_path), tokens), expected) < 1e-5
+    decoder = load_model(tmp_path)
+    assert relative_error(prompt_logits(decoder, tokens), expected) < 1e-5
+    with torch.inference_mode():
+        whole = decoder.logits(decoder.forward_sequences(torch.tensor([tokens]))[0])
+    assert relative_error(whole, expected) < 1e-5
 
 
 @pytest.mark.parametrize("page_size", [1, 16])
@@ -119,6 +123,16 @@ def test_half_precision_errs_at_most_twice_as_much_as_transformers(
     assert all(parameter.dtype == dtype for parameter in decoder.parameters())
     ours = (prompt_logits(decoder, tokens) - expected).square().mean()
     assert ours.sqrt() <= 2 * theirs.sqrt()
+
+
+def test_whole_sequences_drop_out_in_training_only(tmp_path: Path) -> None:
+    decoder = load_model(make_checkpoint("llama", tmp_path))
+    tokens = torch.tensor([random_tokens(20, seed=18)])
+    sure = decoder.forward_sequences(tokens)
+    assert torch.equal(decoder.forward_sequences(tokens, dropout=0.5), sure)
+    decoder.train()
+    assert torch.equal(decoder.forward_sequences(tokens), sure)
+    assert not torch.allclose(decoder.forward_sequences(tokens, dropout=0.5), sure)
 
 
 CHANGES: dict[str, tuple[str, dict[str, Any]]] = {

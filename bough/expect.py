@@ -15,6 +15,6 @@ def expect(is_met: bool, name: str, expectation: str, value: object) -> None:
 
 def expect_all(is_met: Any, name: str, expectation: str, values: Any) -> None:
     """Do the same for arrays: name the first entry of `values` for which `is_met` is false."""
-    if not np.all(is_met):
+    if not np.asarray(is_met).all():
         at = int(np.argmin(is_met))
         expect(False, f"{name}[{at}]", expectation, values[at])

@@ -12,6 +12,14 @@ import numpy.typing as npt
 
 from bough.expect import expect, expect_all
 from bough.page_trie import IntArray, PageTrie, int_array, read_page_table
+from bough.tree_order import (
+    Index,
+    ancestor_jumps,
+    argsort_small,
+    first_below,
+    sum_over_path,
+    sum_over_subtree,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,26 +69,25 @@ class Forest:
         for name in ("start", "len", "first_slot", "page_start", "num_pages"):
             values = getattr(self, f"node_{name}")
             expect(len(values) == self.num_nodes, f"node_{name}", "one a node", len(values))
-        ends = _at(self.node_start + self.node_len, self.node_parent, 0)
-        expect_all(
-            self.node_start == ends, "node_start", "its parent's end, 0 for a root", self.node_start
-        )
+        stop = np.append(self.node_start + self.node_len, np.int32(0))
+        # Index -1, no node, is the last entry.
+        is_met = self.node_start == stop[self.node_parent]
+        expect_all(is_met, "node_start", "its parent's end, 0 for a root", self.node_start)
         expect_all(self.node_len >= 0, "node_len", "at least 0", self.node_len)
         capacity = self.node_num_pages * self.page_size - self.node_first_slot
-        expect_all(
-            self.node_len <= capacity, "node_len", "at most the slots of its pages", self.node_len
-        )
+        is_met = self.node_len <= capacity
+        expect_all(is_met, "node_len", "at most the slots of its pages", self.node_len)
         expect(
             len(self.query_node) == len(self.query_position) == self.query_indptr[-1],
             "query_node and query_position",
             f"of length query_indptr[-1] = {self.query_indptr[-1]}",
             (len(self.query_node), len(self.query_position)),
         )
-        expect_all(self.query_node < self.num_nodes, "query_node", "a node", self.query_node)
-        begin = _at(self.node_start, self.query_node, -1)
-        stop = _at(self.node_start + self.node_len, self.query_node, 0)
-        is_inside = (self.query_position >= begin) & (self.query_position < stop)
-        expect_all(is_inside, "query_position", "in its node, or -1", self.query_position)
+        is_met = self.query_node < self.num_nodes
+        expect_all(is_met, "query_node", "a node", self.query_node)
+        begin = np.append(self.node_start, np.int32(-1))[self.query_node]
+        is_met = (self.query_position >= begin) & (self.query_position < stop[self.query_node])
+        expect_all(is_met, "query_position", "in its node, or -1", self.query_position)
 
     @classmethod
     def from_page_table(
@@ -199,44 +206,38 @@ class Forest:
 
     @cached_property
     def node_depth(self) -> IntArray:
-        """[num_nodes] 0 for a root; found by pointer jumping, whatever the order of nodes."""
-        depth = (self.node_parent >= 0).astype(np.int32)
-        ancestor = self.node_parent.copy()
-        for _ in range(self.num_nodes.bit_length() + 1):
-            is_below = ancestor >= 0
-            if not is_below.any():
-                return depth
-            depth = depth + np.where(is_below, depth[ancestor], 0)
-            ancestor = np.where(is_below, ancestor[ancestor], -1)
-        raise ValueError(f"node_parent must be free of cycles, got {self.node_parent}")
+        """[num_nodes] 0 for a root.
+
+        Raises:
+            ValueError: a node is its own ancestor.
+        """
+        above = sum_over_path(np.ones_like(self.node_parent), self._jumps)
+        return (above - 1).astype(np.int32)
 
     @cached_property
-    def levels(self) -> list[npt.NDArray[np.intp]]:
+    def levels(self) -> list[Index]:
         """Nodes by depth, roots first."""
         order = np.argsort(self.node_depth, kind="stable")
         counts = np.bincount(self.node_depth, minlength=1)
         return np.split(order, np.cumsum(counts)[:-1])
 
     @cached_property
-    def node_num_queries(self) -> IntArray:
+    def node_num_queries(self) -> Index:
         """[num_nodes] queries that end in each node itself."""
-        ending = self.query_node[self.query_node >= 0]
-        return np.bincount(ending, minlength=self.num_nodes).astype(np.int32)
+        return np.bincount(self.query_node + 1, minlength=self.num_nodes + 1)[1:]
 
     @cached_property
     def node_visible_len(self) -> IntArray:
         """[num_nodes] tokens of each node that the newest of its queries sees."""
-        own_last = np.full(self.num_nodes, -1, dtype=np.int32)
-        seeing = self.query_node >= 0
-        np.maximum.at(own_last, self.query_node[seeing], self.query_position[seeing])
+        end = np.zeros(self.num_nodes + 1, dtype=np.int32)
+        np.maximum.at(end, self.query_node, self.query_position + np.int32(1))
+        seen = np.maximum(end[:-1] - self.node_start, 0)
         # A node with a child that has queries is seen whole.
-        _, begin, end = self.subtree
-        is_passed = end - begin > self.node_num_queries
-        seen = np.where(is_passed, self.node_len, own_last + np.int32(1) - self.node_start)
-        return np.maximum(seen, 0)
+        _, first, last = self.subtree
+        return np.where(last - first > self.node_num_queries, self.node_len, seen)
 
     @cached_property
-    def subtree(self) -> tuple[IntArray, IntArray, IntArray]:
+    def subtree(self) -> tuple[Index, Index, Index]:
         """Queries below each node, as ranges of one order.
 
         Returns:
@@ -244,22 +245,15 @@ class Forest:
             queries `order[begin[v] : end[v]]`; those that end in v itself come first.
         """
         own = self.node_num_queries
-        total = own.copy()
-        for level in reversed(self.levels[1:]):
-            below = np.bincount(self.node_parent[level], total[level], minlength=self.num_nodes)
-            total += below.astype(np.int32)
-        begin = np.zeros_like(total)
-        for depth, level in enumerate(self.levels):
-            above = self.node_parent[level]
-            by_parent = np.argsort(above, kind="stable")
-            level, above = level[by_parent], above[by_parent]
-            before = np.cumsum(total[level]) - total[level]
-            is_first = np.diff(above, prepend=-2) != 0
-            first = (begin[above] + own[above] if depth else 0) - before
-            begin[level] = before + first[is_first][np.cumsum(is_first) - 1]
-        seeing = np.flatnonzero(self.query_node >= 0)
-        by_node = np.argsort(begin[self.query_node[seeing]], kind="stable")
-        return seeing[by_node].astype(np.int32), begin, begin + total
+        total = sum_over_subtree(own, self._jumps)
+        begin = first_below(self.node_parent, own, total, self._jumps)
+        seeing = (self.query_node >= 0).nonzero()[0]
+        by_node = argsort_small(begin[self.query_node[seeing]], self.num_queries)
+        return seeing[by_node], begin, begin + total
+
+    @cached_property
+    def _jumps(self) -> list[Index]:
+        return ancestor_jumps(self.node_parent)
 
     @classmethod
     def _from_trie(cls, trie: PageTrie, page_size: int) -> Forest:

@@ -68,7 +68,7 @@ def node_facts(plan: Plan) -> NodeFacts:
     )
 
 
-def lowest_nodes(plan: Plan) -> npt.NDArray[np.int32]:
+def lowest_nodes(plan: Plan) -> npt.NDArray[np.intp]:
     """[num_tiles] the node that each tile reaches down to."""
     return plan.schedule.segment_node[plan.schedule.tile_segment_indptr[1:] - 1]
 

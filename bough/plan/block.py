@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bough.forest import Forest, IntArray
+from bough.forest import Forest
 from bough.plan.cost import CostModel
 from bough.plan.fold import Tasks
+from bough.tree_order import Index
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """Queries that share tiles, ordered by position within each task.
+    """Queries that share tiles; of a block, the last sees as far into the task as any other.
 
     Args:
         task: [num_blocks] task of each block.
@@ -25,15 +26,15 @@ class Blocks:
         query: [num_pairs] queries of all blocks.
     """
 
-    task: IntArray
-    query_begin: IntArray
-    num_queries: IntArray
-    start: npt.NDArray[np.int64]
-    stop: npt.NDArray[np.int64]
-    query: IntArray
+    task: Index
+    query_begin: Index
+    num_queries: Index
+    start: Index
+    stop: Index
+    query: Index
 
     @property
-    def num_tokens(self) -> npt.NDArray[np.int64]:
+    def num_tokens(self) -> Index:
         """[num_blocks] KV tokens that each block visits."""
         return self.stop - self.start
 
@@ -43,46 +44,65 @@ def cut_to_blocks(forest: Forest, tasks: Tasks, cost: CostModel) -> Blocks:
 
     Neighbours by position see nearly the same tokens, so a causal block ends early, and inside a
     window a block is cut where its queries' windows leave a gap: what a block visits is always
-    one run of positions, each seen by one of its queries.
+    one run of positions, each seen by one of its queries. Queries that all see a task to its end
+    keep their order where there is no window.
     """
     window = cost.spec.window
-    task_stop = (forest.node_start + forest.node_visible_len)[tasks.node]
     task, query = tasks.query_task, tasks.query
-    if window is not None:
-        is_near = forest.query_position[query] - window + 1 < task_stop[task]
-        task, query = task[is_near], query[is_near]
-    position = forest.query_position[query]
-    order = np.lexsort((position, task))
-    task, query, position = task[order], query[order], position[order]
-
+    position = forest.query_position[query].astype(np.intp)
+    if window is None:
+        position = np.minimum(position, tasks.stop[task] - 1)
+    else:
+        is_near = (position - window + 1 < tasks.stop[task]).nonzero()[0]
+        task, query, position = task[is_near], query[is_near], position[is_near]
+    task, query, position = _by_position(task, query, position)
     is_first = np.ones(len(task), dtype=np.bool_)
     is_first[1:] = task[1:] != task[:-1]
     if window is not None:
         is_first[1:] |= position[1:] - position[:-1] > window
-    is_first = _cut_evenly(is_first, cost.max_tile_queries)
-    first = np.flatnonzero(is_first).astype(np.int32)
-    count = np.diff(np.append(first, len(task))).astype(np.int32)
+    first, count = _runs(is_first, cost.max_tile_queries)
     block_task = task[first]
-    start = tasks.start[block_task].astype(np.int64)
+    start = tasks.start[block_task]
     if window is not None:
         start = np.maximum(start, position[first] - window + 1)
-    stop = np.minimum(task_stop[block_task], position[first + count - 1] + 1)
     return Blocks(
         task=block_task,
         query_begin=first,
         num_queries=count,
         start=start,
-        stop=stop,
+        stop=np.minimum(tasks.stop[block_task], position[first + count - 1] + 1),
         query=query,
     )
 
 
-def _cut_evenly(is_first: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.bool_]:
-    """Cut runs longer than `most` into the fewest runs of nearly equal length."""
-    first = np.flatnonzero(is_first)
-    count = np.diff(np.append(first, len(is_first)))
+def _by_position(task: Index, query: Index, position: Index) -> tuple[Index, Index, Index]:
+    """Sort by task, then position; most are in order already."""
+    key = task * (int(position.max(initial=0)) + 1) + position
+    if (key[1:] >= key[:-1]).all():
+        return task, query, position
+    order = key.argsort(kind="stable")
+    return task[order], query[order], position[order]
+
+
+def _runs(is_first: npt.NDArray[np.bool_], most: int) -> tuple[Index, Index]:
+    """Cut runs longer than `most` into the fewest runs of nearly equal length.
+
+    Returns:
+        where each run begins, and its length.
+    """
+    first = is_first.nonzero()[0]
+    count = _lengths(first, len(is_first))
     if count.max(initial=0) <= most:
-        return is_first
-    size = -(-count // -(-count // most))
-    run = np.cumsum(is_first) - 1
-    return (np.arange(len(is_first)) - first[run]) % size[run] == 0
+        return first, count
+    num_runs = -(-count // most)
+    size = (-(-count // num_runs)).repeat(num_runs)
+    before = (num_runs.cumsum() - num_runs).repeat(num_runs)
+    first = first.repeat(num_runs) + (np.arange(len(size)) - before) * size
+    return first, _lengths(first, len(is_first))
+
+
+def _lengths(first: Index, stop: int) -> Index:
+    length = np.empty_like(first)
+    np.subtract(first[1:], first[:-1], out=length[:-1])
+    length[-1:] = stop - first[-1:]
+    return length

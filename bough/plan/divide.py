@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+import heapq
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from bough.plan.assign import Assignment, assign
 from bough.plan.block import Blocks
 from bough.plan.cost import CostModel
+from bough.tree_order import Index
 
-# Largest tile allowed, as a multiple of the lower bound on the makespan, and how close to that
-# bound a makespan must come to be taken without trying the next.
-_LIMITS = (
-    (1.0, 1.06),
-    (1.1, 1.1),
-    (0.52, 1.12),
-    (1.25, 1.16),
-    (0.35, 1.2),
-    (0.8, 1.22),
-    (0.26, 1.22),
-    (0.65, 1.22),
-    (1.4, 1.22),
-)
+Seconds = npt.NDArray[np.float64]
+
+# Largest tile allowed, as a multiple of the lower bound on the makespan: first alone, then all.
+_LIMITS = np.array([1.0, 1.1, 0.52, 1.25, 0.35, 0.8, 0.26, 0.65, 1.4])
+# How close to the bound a makespan must come to be taken without trying other limits.
+_GOOD_ENOUGH = 1.06
+# Of the limits that promise most, so many are dealt to workers to see what they take.
+_MOST_DEALT = 3
+# Where workers have more items each, the bound on the makespan tells as much as dealing them.
+_FEW_ITEMS = 8
 
 
 class Division(NamedTuple):
@@ -32,15 +30,15 @@ class Division(NamedTuple):
     Attributes:
         num_tiles: [num_blocks] tiles of each block, on every head split.
         tile_tokens: [num_blocks] KV tokens of each of its tiles but the last.
-        assignment: tiles to workers; item `tile * num_head_splits + split`.
-        seconds: expected time of the step, merging included.
+        rate: [num_blocks] seconds per KV token of a tile on one head split.
+        merge_seconds: expected seconds of merging.
         lower_bound: seconds that no division of these blocks can beat.
     """
 
-    num_tiles: npt.NDArray[np.int64]
-    tile_tokens: npt.NDArray[np.int64]
-    assignment: Assignment
-    seconds: float
+    num_tiles: Index
+    tile_tokens: Index
+    rate: Seconds
+    merge_seconds: float
     lower_bound: float
 
 
@@ -53,84 +51,134 @@ def divide(blocks: Blocks, num_queries: int, cost: CostModel) -> Division:
         cost: the cost model.
     """
     rate = cost.rate(blocks.num_queries) / cost.num_head_splits
-    bound = lower_bound(blocks.num_tokens, rate, cost)
-    best: Division | None = None
-    for limit, good_enough in _LIMITS:
-        division = _divide_at(bound, limit, blocks, num_queries, rate, cost)
-        if best is None or division.seconds < best.seconds:
-            best = division
-        if cost.device.num_workers == 1 or best.assignment.makespan <= bound * good_enough:
+    num_tokens = blocks.num_tokens
+    if not len(rate):
+        return Division(num_tokens, num_tokens, rate, 0.0, 0.0)
+    bound = lower_bound(num_tokens, rate, cost)
+    if cost.device.num_workers == 1:
+        num_tiles = np.ones((1, len(rate)), dtype=np.intp)
+        merging = _merge_seconds(num_tiles, blocks, num_queries, cost)
+        return Division(num_tiles[0], np.maximum(1, num_tokens), rate, float(merging[0]), bound)
+    for limits in (_LIMITS[:1], _LIMITS):
+        num_tiles, tile_tokens = _tiles(limits * bound, num_tokens, rate, cost)
+        merging = _merge_seconds(num_tiles, blocks, num_queries, cost)
+        seconds = _falling(num_tiles, tile_tokens, num_tokens, rate, cost)
+        best, makespan = _best(seconds, merging, cost)
+        if makespan <= bound * _GOOD_ENOUGH:
             break
-    assert best is not None
-    return best
+    return Division(num_tiles[best], tile_tokens[best], rate, float(merging[best]), bound)
 
 
-def lower_bound(
-    num_tokens: npt.NDArray[np.int64], rate: npt.NDArray[np.float64], cost: CostModel
-) -> float:
+def lower_bound(num_tokens: Index, rate: Seconds, cost: CostModel) -> float:
     """Return the least makespan that any division and assignment of the blocks can have.
 
     By bisection (CoDec, arXiv 2505.17694, section 5): with T seconds a worker, block b needs
     `ceil(variable_b / (T - tile_seconds))` tiles a head split, each with its fixed cost, and
     their sum must fit into `num_workers x T`. One quantum of KV tokens cannot be divided.
+    Rounding no quotient up, and each by one, bounds the answer from below and from above.
 
     Args:
-        num_tokens: [num_blocks] KV tokens of each block.
+        num_tokens: [num_blocks] KV tokens of each block, of one at least.
         rate: [num_blocks] seconds per KV token of one head split.
         cost: the cost model.
     """
-    if not len(num_tokens):
-        return 0.0
-    fixed, workers = cost.device.tile_seconds, cost.device.num_workers
+    fixed, workers = cost.device.tile_seconds, cost.device.num_workers / cost.num_head_splits
     variable = rate * num_tokens
-    quantum = np.minimum(num_tokens, cost.device.kv_quantum)
-    low = fixed + float((rate * quantum).max())
-    high = max(low, float((fixed + variable).sum()) * cost.num_head_splits)
     work = float(variable.sum())
+
+    def unrounded(num_more: int) -> float:
+        """Solve (work / x + num_more) * fixed + work = (x + fixed) * workers for x + fixed."""
+        half = (work + (num_more - workers) * fixed) / (2 * workers)
+        return fixed + half + (half * half + work * fixed / workers) ** 0.5
 
     def fits(seconds: float) -> bool:
         spare = max(seconds - fixed, 1e-12)
-        num_tiles = float(np.ceil(variable / spare).sum())
-        return (num_tiles * fixed + work) * cost.num_head_splits <= seconds * workers
+        return float(np.ceil(variable / spare).sum()) * fixed + work <= seconds * workers
 
+    indivisible = float((rate * np.minimum(num_tokens, cost.device.kv_quantum)).max()) + fixed
+    undivided = (len(num_tokens) * fixed + work) / workers
+    low = max(indivisible, undivided, unrounded(0))
     if fits(low):
         return low
+    high = max(low, unrounded(len(num_tokens)))
     while high > low * 1.005:
         middle = (low * high) ** 0.5
         low, high = (low, middle) if fits(middle) else (middle, high)
     return low
 
 
-def _divide_at(
-    bound: float,
-    limit: float,
-    blocks: Blocks,
-    num_queries: int,
-    rate: npt.NDArray[np.float64],
-    cost: CostModel,
-) -> Division:
-    """Cut every block into equal tiles of at most `limit` times the lower bound."""
-    device, num_tokens = cost.device, blocks.num_tokens
-    quantum = device.kv_quantum
-    spare = max(bound * limit - device.tile_seconds, 1e-12)
-    if device.num_workers == 1:
-        num_tiles = np.ones_like(num_tokens)
-    else:
-        num_tiles = np.maximum(1, np.ceil(rate * num_tokens / spare)).astype(np.int64)
-    tile_tokens = -(-num_tokens // num_tiles)
-    tile_tokens = (np.maximum(1, -(-tile_tokens // quantum)) * quantum).astype(np.int64)
-    num_tiles = np.maximum(1, -(-num_tokens // tile_tokens)).astype(np.int64)
+def _tiles(
+    seconds: Seconds, num_tokens: Index, rate: Seconds, cost: CostModel
+) -> tuple[Index, Index]:
+    """Cut every block into equal tiles that take at most each of some times.
 
+    Returns:
+        [num_limits, num_blocks] tiles of each block, and tokens of each of its tiles.
+    """
+    quantum = cost.device.kv_quantum
+    spare = np.maximum(seconds - cost.device.tile_seconds, 1e-12)
+    least = np.maximum(1.0, np.ceil(rate * num_tokens / spare[:, None]))
+    tile_tokens = np.maximum(1.0, np.ceil(num_tokens / (least * quantum))) * quantum
+    num_tiles = np.maximum(1.0, np.ceil(num_tokens / tile_tokens))
+    return num_tiles.astype(np.intp), tile_tokens.astype(np.intp)
+
+
+def _falling(
+    num_tiles: Index, tile_tokens: Index, num_tokens: Index, rate: Seconds, cost: CostModel
+) -> list[tuple[Seconds, Index]]:
+    """List what the items of each limit take, by falling cost, with how many take that."""
     rest = num_tokens - (num_tiles - 1) * tile_tokens
-    tile_cost = np.repeat(rate * tile_tokens, num_tiles)
-    tile_cost[np.cumsum(num_tiles) - 1] = rate * rest
-    tile_cost += device.tile_seconds
-    assignment = assign(np.repeat(tile_cost, cost.num_head_splits), device.num_workers)
+    seconds = np.concatenate((rest * rate, tile_tokens * rate), axis=1) + cost.device.tile_seconds
+    counts = np.concatenate((np.ones_like(num_tiles), num_tiles - 1), axis=1)
+    counts *= cost.num_head_splits
+    orders = seconds.argsort(axis=1)[:, ::-1]
+    return [(seconds[at, order], counts[at, order]) for at, order in enumerate(orders)]
 
-    tiles_of_query = np.bincount(
-        blocks.query, np.repeat(num_tiles, blocks.num_queries), minlength=num_queries
-    )
-    num_partials = int(tiles_of_query[tiles_of_query > 1].sum())
-    merging = float(cost.partials(np.asarray(num_partials))) + cost.merge * bool(num_partials)
-    seconds = assignment.makespan + merging / device.num_workers
-    return Division(num_tiles, tile_tokens, assignment, seconds, bound)
+
+def _best(
+    falling: list[tuple[Seconds, Index]], merging: Seconds, cost: CostModel
+) -> tuple[int, float]:
+    """Choose the limit of the least seconds; return it and its makespan."""
+    workers = cost.device.num_workers
+    least = np.array([_least_makespan(*items, workers) for items in falling])
+    best, best_makespan = -1, np.inf
+    for at in (least + merging).argsort(kind="stable")[:_MOST_DEALT].tolist():
+        if best >= 0 and least[at] + merging[at] >= best_makespan + merging[best]:
+            break
+        seconds, counts = falling[at]
+        makespan = float(least[at])
+        if counts.sum() <= _FEW_ITEMS * workers:
+            makespan = _dealt(seconds.repeat(counts), workers)
+        if best < 0 or makespan + merging[at] < best_makespan + merging[best]:
+            best, best_makespan = at, makespan
+    return best, best_makespan
+
+
+def _least_makespan(seconds: Seconds, counts: Index, num_workers: int) -> float:
+    """Return what dealing items by falling cost cannot beat.
+
+    Some worker has k + 1 of the first `k x num_workers + 1` items, each of the last one's cost at
+    least; and all work together takes its share of every worker.
+    """
+    ends = counts.cumsum()
+    heads = np.arange(0, ends[-1], num_workers)
+    nth = seconds[ends.searchsorted(heads, side="right")]
+    stacked = float((nth * np.arange(1, len(heads) + 1)).max())
+    return max(stacked, float((seconds * counts).sum()) / num_workers)
+
+
+def _dealt(seconds: Seconds, num_workers: int) -> float:
+    """Return when all are done if each item goes to the worker that is free first."""
+    free = seconds[:num_workers][::-1].tolist()
+    for taken in seconds[num_workers:].tolist():
+        heapq.heapreplace(free, free[0] + taken)
+    return max(free)
+
+
+def _merge_seconds(num_tiles: Index, blocks: Blocks, num_queries: int, cost: CostModel) -> Seconds:
+    """[num_limits] seconds of merging: the queries of several tiles have a partial in each."""
+    has_more = np.bincount(blocks.query, minlength=num_queries)[blocks.query] > 1
+    always = np.add.reduceat(has_more, blocks.query_begin, dtype=np.intp)
+    divided = np.where(num_tiles > 1, blocks.num_queries, always)
+    num_partials = (num_tiles * divided).sum(axis=1)
+    return (cost.partials(num_partials) + cost.merge * (num_partials > 0)) / cost.device.num_workers

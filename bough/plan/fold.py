@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bough.forest import Forest, IntArray
+from bough.forest import Forest
 from bough.plan.cost import CostModel
+from bough.tree_order import Index
+
+Seconds = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +21,16 @@ class Tasks:
     Args:
         node: [num_tasks] lowest node of each task.
         start: [num_tasks] position at which the chain starts.
+        stop: [num_tasks] one past the last position that any of its queries sees.
         query_task: [num_pairs] task of each (task, query) pair, ascending.
         query: [num_pairs] query of each pair.
     """
 
-    node: IntArray
-    start: IntArray
-    query_task: IntArray
-    query: IntArray
+    node: Index
+    start: Index
+    stop: Index
+    query_task: Index
+    query: Index
 
 
 def fold(forest: Forest, cost: CostModel) -> Tasks:
@@ -40,81 +45,88 @@ def fold(forest: Forest, cost: CostModel) -> Tasks:
     where `above` is what was folded into the node already. Reading everything apart is the
     choice that folds every node, so sharing is never predicted to cost more than not sharing.
     """
-    is_folded = _fold_where_it_pays(forest, cost)
-    tasks = _tasks(forest, is_folded)
-    if not is_folded.all() and _seconds_apart(forest, cost) < _seconds(forest, cost, tasks):
-        return _tasks(forest, np.ones_like(is_folded))
+    _, begin, end = forest.subtree
+    own, below = forest.node_num_queries, end - begin
+    length = forest.node_visible_len
+    inner = (below > own).nonzero()[0]
+    # Cost of tiles for all queries below a node, and for those that end in it alone.
+    fixed, per_token = cost.line(below)
+    if not len(inner):
+        return _tasks(forest, below, forest.node_start)
+    own_fixed, own_per_token = cost.line(own[inner])
+    of_children = np.bincount(forest.node_parent + 1, per_token, forest.num_nodes + 1)[1:]
+    is_folded, above = _fold_where_it_pays(
+        forest,
+        inner,
+        fixed[inner] + cost.partials(below[inner] - own[inner]) - own_fixed,
+        of_children[inner] - per_token[inner] + own_per_token,
+    )
+    num_queries, start = below.copy(), forest.node_start - above[forest.node_parent]
+    folded = inner[is_folded]
+    num_queries[folded] = own[folded]
+    tasks = _tasks(forest, num_queries, start)
+    stop = forest.node_start + length
+    fixed[folded], per_token[folded] = own_fixed[is_folded], own_per_token[is_folded]
+    seconds = float((fixed + per_token * (stop - start)).sum()) + _merging(tasks, cost)
+    fixed[inner], per_token[inner] = own_fixed, own_per_token
+    if float((fixed + per_token * stop).sum()) < seconds:
+        return _tasks(forest, own, np.zeros_like(start))
     return tasks
 
 
-def _fold_where_it_pays(forest: Forest, cost: CostModel) -> npt.NDArray[np.bool_]:
-    _, begin, end = forest.subtree
-    below = (end - begin).astype(np.int64)
-    own = forest.node_num_queries.astype(np.int64)
-    length = forest.node_visible_len
-    parent = forest.node_parent
-    above = np.zeros(forest.num_nodes, dtype=np.int64)
-    is_folded = np.zeros(forest.num_nodes, dtype=np.bool_)
-    fixed, per_token = cost.line(below)
-    own_fixed, own_per_token = cost.line(own)
-    alone = fixed + per_token * length
-    has_parent = parent >= 0
-    children_alone = _sum_to_parents(parent[has_parent], alone[has_parent], forest.num_nodes)
-    # What keeping costs, less what folding costs beside the children's longer tiles.
-    spared = fixed + cost.partials(below - own) + children_alone - own_fixed
-    spared_per_token = per_token - own_per_token
+def _fold_where_it_pays(
+    forest: Forest, inner: Index, gain: Seconds, loss_per_token: Seconds
+) -> tuple[npt.NDArray[np.bool_], Index]:
+    """Fold nodes whose tokens, with those folded into them, cost the children less than is gained.
 
-    for depth, level in enumerate(forest.levels[:-1]):
-        level = level[below[level] > own[level]]
-        children = forest.levels[depth + 1]
-        parents = parent[children]
-        reach = above[level] + length[level]
-        above[level] = reach
-        with_above = alone[children] + per_token[children] * above[parents]
-        together = _sum_to_parents(parents, with_above, forest.num_nodes)
-        is_folded[level] = together[level] <= spared[level] + spared_per_token[level] * reach
-        above[level] = np.where(is_folded[level], reach, 0)
-        above[children] = above[parents]
-    return is_folded
+    Args:
+        forest: the forest.
+        inner: [n] nodes with queries below them.
+        gain: [n] what folding spares, however long the node is.
+        loss_per_token: [n] what it costs per token, those of folded nodes above included.
 
-
-def _sum_to_parents(
-    parent: IntArray, values: npt.NDArray[np.float64], num_nodes: int
-) -> npt.NDArray[np.float64]:
-    return np.bincount(parent, values, minlength=num_nodes).astype(np.float64, copy=False)
+    Returns:
+        is_folded [n]; above [num_nodes + 1], tokens that each node hands down to its children,
+        the last entry for no node.
+    """
+    place = np.full(forest.num_nodes + 1, len(inner), dtype=np.intp)
+    place[inner] = np.arange(len(inner))
+    parent = place[forest.node_parent[inner]]
+    length = forest.node_len[inner]
+    handed_down = np.zeros(len(inner) + 1)
+    # Each round settles the nodes below those that are settled; most are from the start.
+    while True:
+        reach = length + handed_down[parent]
+        is_folded = loss_per_token * reach <= gain
+        found = reach * is_folded
+        if (found == handed_down[:-1]).all():
+            break
+        handed_down[:-1] = found
+    above = np.zeros(forest.num_nodes + 1, dtype=np.intp)
+    above[inner] = found
+    return is_folded, above
 
 
-def _tasks(forest: Forest, is_folded: npt.NDArray[np.bool_]) -> Tasks:
-    order, begin, end = forest.subtree
-    own = forest.node_num_queries
-    # A kept node serves all queries below it, a folded one only those that end in it.
-    is_inner = end - begin > own
-    count = np.where(is_folded & is_inner, own, end - begin)
-    node = np.flatnonzero(count).astype(np.int32)
-    start = forest.node_start.copy()
-    for level in forest.levels[1:]:
-        above = forest.node_parent[level]
-        joins = (is_folded & is_inner)[above]
-        start[level] = np.where(joins, start[above], start[level])
-    counts = count[node]
-    query_task = np.repeat(np.arange(len(node), dtype=np.int32), counts)
-    first = np.cumsum(counts) - counts
-    at = np.arange(len(query_task)) - first[query_task] + begin[node][query_task]
-    return Tasks(node=node, start=start[node], query_task=query_task, query=order[at])
+def _tasks(forest: Forest, num_queries: Index, start: npt.NDArray[np.integer]) -> Tasks:
+    """List the first `num_queries` queries of each node's subtree as a task from `start` on."""
+    order, begin, _ = forest.subtree
+    node = num_queries.nonzero()[0]
+    count = num_queries[node]
+    ends = count.cumsum()
+    query_task = np.arange(len(node)).repeat(count)
+    at = np.arange(len(query_task)) + (begin[node] - ends + count).repeat(count)
+    stop = forest.node_start[node] + forest.node_visible_len[node]
+    return Tasks(
+        node=node,
+        start=start[node].astype(np.intp),
+        stop=stop.astype(np.intp),
+        query_task=query_task,
+        query=order[at],
+    )
 
 
-def _seconds(forest: Forest, cost: CostModel, tasks: Tasks) -> float:
-    """Worker-seconds of all tasks, undivided, with the partials they leave."""
-    num_queries = np.bincount(tasks.query_task, minlength=len(tasks.node))
-    stop = (forest.node_start + forest.node_visible_len)[tasks.node]
-    tiles = cost.tiles(num_queries, stop - tasks.start)
-    num_tasks = np.bincount(tasks.query, minlength=forest.num_queries)
+def _merging(tasks: Tasks, cost: CostModel) -> float:
+    """Worker-seconds of the partials that undivided tasks leave, and of their merge."""
+    num_tasks = np.bincount(tasks.query)
     num_partials = num_tasks[num_tasks > 1].sum()
-    return float(tiles.sum() + cost.partials(num_partials) + cost.merge * bool(num_partials))
-
-
-def _seconds_apart(forest: Forest, cost: CostModel) -> float:
-    """Worker-seconds where the queries of each node read the whole path; no partials."""
-    node = np.flatnonzero(forest.node_num_queries)
-    stop = (forest.node_start + forest.node_visible_len)[node]
-    return float(cost.tiles(forest.node_num_queries[node].astype(np.int64), stop).sum())
+    return float(cost.partials(num_partials) + cost.merge * bool(num_partials))

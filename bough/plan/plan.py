@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,20 +11,18 @@ import torch
 
 from bough.device import Device
 from bough.forest import Forest
+from bough.plan.buffer import TableBuffer
 from bough.plan.cost import CostModel
 from bough.plan.describe import describe
-from bough.plan.schedule import Schedule, make_schedule, open_segments
+from bough.plan.growth import Growth
+from bough.plan.pages import PageIds
+from bough.plan.schedule import Schedule, make_schedule
 from bough.plan.tables import (
     Arrays,
     PlanCapacity,
-    PlanCapacityError,
     PlanTables,
-    check_capacity,
-    growing_arrays,
-    new_tables,
-    reserve_tables,
+    expect_room,
     schedule_arrays,
-    write_tables,
 )
 from bough.spec import AttentionSpec
 
@@ -35,33 +34,29 @@ class Plan:
         forest: the forest that it serves now.
         cost: the cost model, with the spec and the device.
         schedule: the arrays that describe the work.
-        tables: the same as device tensors, for kernels; made when first asked for, or in place
-            where a capacity was given.
         memo: what a backend derived from this state of the plan; emptied when the state changes.
     """
 
     def __init__(self, forest: Forest, cost: CostModel, capacity: PlanCapacity | None) -> None:
         self.cost = cost
         self.memo: dict[str, Any] = {}
-        self._arrays: Arrays = {}
-        self._open_segments: npt.NDArray[np.intp] = np.zeros(0, dtype=np.intp)
-        self._fresh_tables: PlanTables | None = None
-        self._reserved: PlanTables | None = None
-        if capacity is not None:
-            self._reserved = reserve_tables(
-                capacity, cost.num_head_splits, cost.device.torch_device
-            )
+        self._capacity = capacity
+        self._buffer: TableBuffer | None = None
+        self._pages: PageIds | None = None
+        self._tables: PlanTables | None = None
         self.forest: Forest
         self.schedule: Schedule
+        self._growth: Growth
         self._replan(forest)
 
     @property
     def tables(self) -> PlanTables:
-        if self._reserved is not None:
-            return self._reserved
-        if self._fresh_tables is None:
-            self._fresh_tables = new_tables(self._arrays, self.cost.device.torch_device)
-        return self._fresh_tables
+        """The tables on the device, for kernels; without a capacity made when first asked for."""
+        if self._tables is None:
+            arrays = _arrays(self.forest, self.schedule, self._growth)
+            self._write_all(self.forest, arrays, {name: len(arrays[name]) for name in arrays})
+        assert self._tables is not None
+        return self._tables
 
     def update(self, forest: Forest) -> None:
         """Serve another forest: keep the schedule where leaves only grew, else make a new one.
@@ -74,11 +69,16 @@ class Plan:
             PlanCapacityError: the new schedule does not fit the capacity; the plan then still
                 serves its former forest.
         """
-        if not self._only_grew(forest):
+        if not self._growth.serves(forest):
             self._replan(forest)
             return
-        self._write(growing_arrays(forest, self.schedule, self._open_segments))
+        if self._capacity is not None:
+            expect_room("pages", len(forest.page_indices), self._capacity.num_pages)
+        if self._buffer is not None:
+            self._buffer.write(self._growth.arrays(forest))
+            self._write_pages(forest)
         self.forest = forest
+        self.memo.clear()
 
     def advance(self, num_tokens: int = 1) -> None:
         """Move every query on by `num_tokens`, into slots reserved for it, without a new forest.
@@ -99,27 +99,27 @@ class Plan:
     @property
     def num_tokens_read(self) -> int:
         """KV tokens that the tiles visit in each layer, each counted once per tile."""
-        grown = self.forest.node_len - self._planned.node_len
+        grown = self.forest.node_len - self._growth.planned.node_len
         return self.schedule.num_tokens_read + int(grown.sum())
 
     @property
     def num_launched_items(self) -> int:
         """Programs of a launch over all items: the capacity's where there is one."""
-        if self._reserved is not None:
-            return len(self._reserved.items)
+        if self._capacity is not None:
+            return self._capacity.num_tiles * self.schedule.num_head_splits
         return self.schedule.num_tiles * self.schedule.num_head_splits
 
     @property
     def num_partial_rows(self) -> int:
         """Partials that a launch may write: the capacity's where there is one."""
-        if self._reserved is not None:
-            return len(self._reserved.merge_indices)
+        if self._capacity is not None:
+            return self._capacity.num_partials
         return self.schedule.num_partials
 
     @property
     def has_merge(self) -> bool:
         """Whether some query has partials or sees nothing, now or after an update in place."""
-        return self._reserved is not None or bool((self.schedule.query_num_tiles != 1).any())
+        return self._capacity is not None or bool((self.schedule.query_num_tiles != 1).any())
 
     def describe(self) -> str:
         """Return the schedule as text: totals, then a line per depth of the forest."""
@@ -127,41 +127,36 @@ class Plan:
 
     def _replan(self, forest: Forest) -> None:
         schedule = make_schedule(forest, self.cost)
-        can_grow = self.cost.spec.window is None
-        segments = open_segments(forest, schedule, self.cost.max_tile_queries)
-        segments = segments if can_grow else segments[:0]
-        if self._reserved is not None and schedule.num_partials > self.num_partial_rows:
-            raise PlanCapacityError(
-                f"num_partials must be at most {self.num_partial_rows}, its capacity, "
-                f"got {schedule.num_partials}"
-            )
-        self._write(schedule_arrays(forest, schedule) | growing_arrays(forest, schedule, segments))
-        self.forest, self.schedule = forest, schedule
-        self._open_segments = segments
-        self._planned = forest
-        self._allowance = _growth_allowance(forest, schedule, segments, self.cost)
-
-    def _write(self, arrays: Arrays) -> None:
-        if self._reserved is not None:
-            check_capacity(self._reserved, arrays)
-            write_tables(self._reserved, arrays)
-        self._arrays = self._arrays | arrays
-        self._fresh_tables = None
+        growth = Growth(forest, schedule, self.cost)
+        if self._capacity is None:
+            self._buffer = self._tables = None
+        else:
+            arrays = _arrays(forest, schedule, growth)
+            lengths = self._capacity.lengths(self.cost.num_head_splits)
+            for name, array in arrays.items():
+                expect_room(name, len(array), lengths[name])
+            expect_room("num_partials", schedule.num_partials, self._capacity.num_partials)
+            expect_room("pages", len(forest.page_indices), self._capacity.num_pages)
+            self._write_all(forest, arrays, lengths)
+        self.forest, self.schedule, self._growth = forest, schedule, growth
         self.memo.clear()
 
-    def _only_grew(self, forest: Forest) -> bool:
-        planned = self._planned
-        names = ("node_parent", "node_start", "node_first_slot", "query_node", "query_indptr")
-        if forest.page_size != planned.page_size:
-            return False
-        if not all(_is_same(getattr(forest, name), getattr(planned, name)) for name in names):
-            return False
-        grown = forest.node_len - planned.node_len
-        if (grown < 0).any() or (grown > self._allowance).any():
-            return False
-        moved = forest.query_position - planned.query_position
-        sees = forest.query_node >= 0
-        return bool((moved[sees] == grown[forest.query_node[sees]]).all())
+    def _write_all(self, forest: Forest, arrays: Arrays, lengths: dict[str, int]) -> None:
+        device = self.cost.device.torch_device
+        if self._buffer is None:
+            self._buffer = TableBuffer(lengths, device)
+        if self._pages is None:
+            num_pages = None if self._capacity is None else self._capacity.num_pages
+            self._pages = PageIds(device, num_pages)
+        self._buffer.write(arrays)
+        self._pages.follow(forest)
+        if self._tables is None:
+            self._tables = PlanTables(**self._buffer.tensors(), pages=self._pages.tensor)
+
+    def _write_pages(self, forest: Forest) -> None:
+        assert self._pages is not None and self._tables is not None
+        if self._pages.follow(forest):
+            self._tables = replace(self._tables, pages=self._pages.tensor)
 
     def _check_room(self, position: npt.NDArray[np.int32]) -> None:
         forest = self.forest
@@ -170,7 +165,7 @@ class Plan:
         room = forest.node_start + forest.node_num_pages * forest.page_size
         room = room - forest.node_first_slot
         is_open = np.zeros(forest.num_nodes, dtype=np.bool_)
-        is_open[self.schedule.segment_node[self._open_segments]] = True
+        is_open[self._growth.open_nodes] = True
         is_bad = ~is_open[node] | (position[sees] >= room[node])
         if is_bad.any():
             query = int(np.flatnonzero(sees)[np.argmax(is_bad)])
@@ -206,16 +201,6 @@ def make_plan(
     return Plan(forest, CostModel(spec=spec, device=device, itemsize=itemsize), capacity)
 
 
-def _growth_allowance(
-    forest: Forest, schedule: Schedule, segments: npt.NDArray[np.intp], cost: CostModel
-) -> npt.NDArray[np.int64]:
-    """[num_nodes] tokens by which each node may grow before the schedule is made anew."""
-    allowance = np.zeros(forest.num_nodes, dtype=np.int64)
-    length = schedule.segment_stop[segments] - schedule.segment_begin[segments]
-    least = max(cost.device.kv_quantum, 64)
-    allowance[schedule.segment_node[segments]] = np.maximum(length // 4, least)
-    return allowance
-
-
-def _is_same(array: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    return array is other or np.array_equal(array, other)
+def _arrays(forest: Forest, schedule: Schedule, growth: Growth) -> Arrays:
+    """Collect all tables, in the order in which they lie."""
+    return schedule_arrays(schedule) | growth.segment_arrays() | growth.arrays(forest)

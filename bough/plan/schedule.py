@@ -1,17 +1,24 @@
-"""The schedule: tiles, their segments and queries, their workers, and the merge lists."""
+"""The schedule: tiles, their segments and queries, their order, and the merge lists."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from bough.forest import Forest, IntArray
+from bough.forest import Forest
+from bough.plan.assign import Assignment, assign
 from bough.plan.block import Blocks, cut_to_blocks
 from bough.plan.cost import CostModel
 from bough.plan.divide import Division, divide
 from bough.plan.fold import Tasks, fold
+from bough.plan.partials import number_partials
+from bough.plan.segments import find_segments
+from bough.tree_order import Index
+
+Seconds = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,41 +37,37 @@ class Schedule:
         segment_stop: [num_segments] one past its last token, counted in the node.
         tile_query_begin: [num_tiles] where its queries start in `query_indices`.
         tile_num_queries: [num_tiles] how many they are.
-        query_indices: queries of the tiles, ascending by position within a tile.
+        query_indices: queries of the tiles; of a tile, the last sees as far into it as any other.
         tile_partial_start: [num_tiles] first partial, -1 where every query has this tile only.
         merge_indptr: [num_queries + 1] partials of each query; none where it has one tile or none.
         merge_indices: partials in the order in which they are merged.
         query_num_tiles: [num_queries] tiles of each query.
         items: [num_tiles * num_head_splits] all items by falling cost.
-        worker_indptr: [num_workers + 1] items of each worker.
-        worker_items: items in the order in which they run.
         tile_seconds: [num_tiles] expected cost of each tile on one head split.
+        num_workers: workers that run side by side.
         num_head_splits: tiles that share one row of the tables.
         num_partials: partials in all.
-        makespan: expected seconds until the last worker has run its tiles.
-        seconds: expected seconds of the step, merging included.
+        merge_seconds: expected seconds of merging.
         lower_bound: makespan that no division of the same work can beat.
     """
 
-    tile_segment_indptr: IntArray
-    segment_node: IntArray
-    segment_begin: IntArray
-    segment_stop: IntArray
-    tile_query_begin: IntArray
-    tile_num_queries: IntArray
-    query_indices: IntArray
-    tile_partial_start: IntArray
-    merge_indptr: IntArray
-    merge_indices: IntArray
-    query_num_tiles: IntArray
-    items: IntArray
-    worker_indptr: IntArray
-    worker_items: IntArray
-    tile_seconds: npt.NDArray[np.float64]
+    tile_segment_indptr: Index
+    segment_node: Index
+    segment_begin: Index
+    segment_stop: Index
+    tile_query_begin: Index
+    tile_num_queries: Index
+    query_indices: Index
+    tile_partial_start: Index
+    merge_indptr: Index
+    merge_indices: Index
+    query_num_tiles: Index
+    items: Index
+    tile_seconds: Seconds
+    num_workers: int
     num_head_splits: int
     num_partials: int
-    makespan: float
-    seconds: float
+    merge_seconds: float
     lower_bound: float
 
     @property
@@ -80,9 +83,34 @@ class Schedule:
         """KV tokens that the tiles visit, each counted once per tile."""
         return int((self.segment_stop - self.segment_begin).sum(dtype=np.int64))
 
+    @cached_property
+    def assignment(self) -> Assignment:
+        """Items dealt to workers, as a GPU deals programs: in order, to whoever is free first."""
+        return assign(self.tile_seconds[self.items // self.num_head_splits], self.num_workers)
+
+    @property
+    def worker_indptr(self) -> Index:
+        """[num_workers + 1] items of each worker."""
+        return _indptr(np.bincount(self.assignment.worker, minlength=self.num_workers))
+
+    @property
+    def worker_items(self) -> Index:
+        """[num_items] items by worker, in the order in which they run."""
+        return self.items[self.assignment.worker.argsort(kind="stable")]
+
+    @property
+    def makespan(self) -> float:
+        """Expected seconds until the last worker has run its tiles."""
+        return self.assignment.makespan
+
+    @property
+    def seconds(self) -> float:
+        """Expected seconds of the step, merging included."""
+        return self.makespan + self.merge_seconds
+
 
 def make_schedule(forest: Forest, cost: CostModel) -> Schedule:
-    """Fold, cut, divide and assign; pure, and costs no more than a few milliseconds."""
+    """Fold, cut, divide and lay out; pure, and costs no more than a millisecond."""
     tasks = fold(forest, cost)
     blocks = cut_to_blocks(forest, tasks, cost)
     division = divide(blocks, forest.num_queries, cost)
@@ -93,147 +121,44 @@ def _lay_out(
     forest: Forest, tasks: Tasks, blocks: Blocks, division: Division, cost: CostModel
 ) -> Schedule:
     num_tiles = division.num_tiles
-    tile_block = np.repeat(np.arange(len(num_tiles)), num_tiles)
-    first_tile = np.cumsum(num_tiles) - num_tiles
-    within = np.arange(len(tile_block)) - first_tile[tile_block]
-    tile_tokens = division.tile_tokens[tile_block]
-    start = (blocks.start[tile_block] + within * tile_tokens).astype(np.int64)
-    stop = np.minimum(start + tile_tokens, blocks.stop[tile_block])
-    indptr, node, begin, end = _segments(forest, tasks, blocks.task[tile_block], start, stop)
-    rate = cost.rate(blocks.num_queries)[tile_block] / cost.num_head_splits
-    partials = _partials(forest.num_queries, blocks, first_tile, num_tiles)
-    worker, item, _ = division.assignment
-    by_worker = np.argsort(worker, kind="stable")
+    block = np.arange(len(num_tiles)).repeat(num_tiles)
+    within = np.arange(len(block)) - (num_tiles.cumsum() - num_tiles)[block]
+    tokens = division.tile_tokens[block]
+    start = blocks.start[block] + within * tokens
+    stop = np.minimum(start + tokens, blocks.stop[block])
+    segments = find_segments(forest, tasks, blocks.task[block], start, stop)
+    partials = number_partials(forest.num_queries, blocks, num_tiles)
+    seconds = cost.device.tile_seconds + division.rate[block] * (stop - start)
     return Schedule(
-        tile_segment_indptr=indptr,
-        segment_node=node,
-        segment_begin=begin,
-        segment_stop=end,
-        tile_query_begin=blocks.query_begin[tile_block],
-        tile_num_queries=blocks.num_queries[tile_block],
+        tile_segment_indptr=_indptr(segments.num),
+        segment_node=segments.node,
+        segment_begin=segments.begin,
+        segment_stop=segments.stop,
+        tile_query_begin=blocks.query_begin[block],
+        tile_num_queries=blocks.num_queries[block],
         query_indices=blocks.query,
         tile_partial_start=partials.tile_start,
-        merge_indptr=partials.merge_indptr,
-        merge_indices=partials.merge_indices,
+        merge_indptr=_indptr(partials.query_num_partials),
+        merge_indices=partials.indices,
         query_num_tiles=partials.query_num_tiles,
-        items=item.astype(np.int32),
-        worker_indptr=_indptr(np.bincount(worker, minlength=cost.device.num_workers)),
-        worker_items=item[by_worker].astype(np.int32),
-        tile_seconds=cost.device.tile_seconds + rate * (stop - start),
+        items=_items(seconds, cost.num_head_splits),
+        tile_seconds=seconds,
+        num_workers=cost.device.num_workers,
         num_head_splits=cost.num_head_splits,
-        num_partials=partials.count,
-        makespan=division.assignment.makespan,
-        seconds=division.seconds,
+        num_partials=partials.num,
+        merge_seconds=division.merge_seconds,
         lower_bound=division.lower_bound,
     )
 
 
-def _segments(
-    forest: Forest,
-    tasks: Tasks,
-    tile_task: IntArray,
-    start: npt.NDArray[np.int64],
-    stop: npt.NDArray[np.int64],
-) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-    """Intersect each tile's positions with the nodes of its task's chain, root first."""
-    link_task, link_node = _chains(forest, tasks)
-    links = np.bincount(link_task, minlength=len(tasks.node))
-    first_link = np.cumsum(links) - links
-    num_links = links[tile_task]
-    tile = np.repeat(np.arange(len(tile_task)), num_links)
-    before = np.cumsum(num_links) - num_links
-    node = link_node[np.arange(len(tile)) - before[tile] + first_link[tile_task[tile]]]
-    origin = forest.node_start[node]
-    length = forest.node_len[node]
-    begin = np.clip(start[tile] - origin, 0, length)
-    end = np.clip(stop[tile] - origin, 0, length)
-    is_met = end > begin
-    counts = np.bincount(tile[is_met], minlength=len(tile_task))
-    return (
-        _indptr(counts),
-        node[is_met].astype(np.int32),
-        begin[is_met].astype(np.int32),
-        end[is_met].astype(np.int32),
-    )
+def _items(tile_seconds: Seconds, num_head_splits: int) -> Index:
+    """Order items by falling cost, to a 65535th of the largest; splits of a tile stay together."""
+    scale = 65535.0 / tile_seconds.max(initial=1e-30)
+    order = (65535.0 - tile_seconds * scale).astype(np.uint16).argsort(kind="stable")
+    return (order[:, None] * num_head_splits + np.arange(num_head_splits)).reshape(-1)
 
 
-def _chains(forest: Forest, tasks: Tasks) -> tuple[npt.NDArray[np.intp], IntArray]:
-    """List (task, node) for the nodes of every task's chain, root first."""
-    task = np.arange(len(tasks.node))
-    node = tasks.node
-    links: list[tuple[npt.NDArray[np.intp], IntArray]] = []
-    while len(task):
-        links.append((task, node))
-        goes_up = forest.node_start[node] > tasks.start[task]
-        task, node = task[goes_up], forest.node_parent[node[goes_up]]
-    if len(links) == 1:
-        return links[0]
-    link_task = np.concatenate([at for at, _ in reversed(links)] or [task])
-    link_node = np.concatenate([node for _, node in reversed(links)] or [node])
-    order = np.argsort(link_task, kind="stable")
-    return link_task[order], link_node[order]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Partials:
-    count: int
-    tile_start: IntArray
-    query_num_tiles: IntArray
-    merge_indptr: IntArray
-    merge_indices: IntArray
-
-
-def _partials(
-    num_queries: int,
-    blocks: Blocks,
-    first_tile: npt.NDArray[np.int64],
-    num_tiles: npt.NDArray[np.int64],
-) -> _Partials:
-    """Number the partials by tile, and list each query's in the order of its tiles."""
-    pair_block = np.repeat(np.arange(len(num_tiles)), blocks.num_queries)
-    pair_tiles = num_tiles[pair_block]
-    of_query = np.bincount(blocks.query, pair_tiles, minlength=num_queries).astype(np.int32)
-    is_merged = (of_query > 1)[blocks.query]
-    block_merges = np.bincount(pair_block[is_merged], minlength=len(num_tiles)) > 0
-
-    tile_block = np.repeat(np.arange(len(num_tiles)), num_tiles)
-    tile_size = np.where(block_merges[tile_block], blocks.num_queries[tile_block], 0)
-    tile_start = np.cumsum(tile_size) - tile_size
-
-    pair = np.repeat(np.flatnonzero(is_merged), pair_tiles[is_merged])
-    counts = pair_tiles[is_merged]
-    within = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
-    partial = tile_start[first_tile[pair_block[pair]] + within]
-    partial = partial + pair - blocks.query_begin[pair_block[pair]]
-    order = np.lexsort((partial, blocks.query[pair]))
-    return _Partials(
-        count=int(tile_size.sum()),
-        tile_start=np.where(tile_size > 0, tile_start, -1).astype(np.int32),
-        query_num_tiles=of_query,
-        merge_indptr=_indptr(np.where(of_query > 1, of_query, 0)),
-        merge_indices=partial[order].astype(np.int32),
-    )
-
-
-def open_segments(
-    forest: Forest, schedule: Schedule, max_tile_queries: int
-) -> npt.NDArray[np.intp]:
-    """Segments that may grow with their node: its tail, where one request alone ends there.
-
-    Its queries must fit one tile, so that all of them stand at the tail.
-    """
-    first_query = forest.query_indptr[:-1][np.diff(forest.query_indptr) > 0]
-    ends = forest.query_node[first_query]
-    requests = np.bincount(ends[ends >= 0], minlength=forest.num_nodes)
-    _, begin, end = forest.subtree
-    is_open = (requests == 1) & (end - begin == forest.node_num_queries)
-    is_open &= forest.node_num_queries <= max_tile_queries
-    is_tail = schedule.segment_stop == forest.node_visible_len[schedule.segment_node]
-    is_whole = forest.node_len == forest.node_visible_len
-    return np.flatnonzero(is_tail & (is_open & is_whole)[schedule.segment_node])
-
-
-def _indptr(counts: npt.NDArray[np.integer]) -> IntArray:
-    indptr = np.zeros(len(counts) + 1, dtype=np.int32)
-    np.cumsum(counts, out=indptr[1:])
+def _indptr(counts: Index) -> Index:
+    indptr = np.zeros(len(counts) + 1, dtype=np.intp)
+    counts.cumsum(out=indptr[1:])
     return indptr

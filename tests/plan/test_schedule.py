@@ -90,11 +90,11 @@ def test_prefill_visits_only_the_tokens_before_each_block_of_queries() -> None:
 
 @pytest.mark.parametrize("num_workers", [1, 3, 132])
 @pytest.mark.parametrize("num_items", [0, 1, 131, 5000])
-def test_assignment_deals_each_item_once_and_near_evenly(num_items: int, num_workers: int) -> None:
-    costs = np.random.default_rng(num_items).lognormal(size=num_items)
-    worker, item, makespan = assign(costs, num_workers)
-    assert sorted(item.tolist()) == list(range(num_items))
-    load = np.bincount(worker, costs[item], minlength=num_workers)
+def test_falling_items_are_dealt_near_evenly(num_items: int, num_workers: int) -> None:
+    costs = -np.sort(-np.random.default_rng(num_items).lognormal(size=num_items))
+    worker, makespan = assign(costs, num_workers)
+    assert len(worker) == num_items
+    load = np.bincount(worker, costs, minlength=num_workers)
     assert makespan == pytest.approx(load.max(initial=0.0))
     ideal = max(costs.sum() / num_workers, costs.max(initial=0.0))
     assert makespan <= 1.34 * ideal  # Graham's bound for longest-first is 4/3

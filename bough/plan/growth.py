@@ -1,0 +1,96 @@
+"""Steps in which leaves only grew: whether a schedule still serves them, and what it needs then."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from bough.forest import Forest
+from bough.plan.cost import CostModel
+from bough.plan.schedule import Schedule
+from bough.plan.segments import open_segments
+from bough.plan.tables import Arrays
+
+# What must not change for a schedule to be kept.
+_FIXED = ("node_parent", "node_start", "node_first_slot", "query_node", "query_indptr")
+
+
+class Growth:
+    """The growing part of one schedule's tables.
+
+    Args:
+        forest: what the schedule was made for.
+        schedule: the schedule.
+        cost: the cost model that it was made with.
+    """
+
+    def __init__(self, forest: Forest, schedule: Schedule, cost: CostModel) -> None:
+        self.planned = forest
+        node, begin = schedule.segment_node, schedule.segment_begin
+        can_grow = cost.spec.window is None
+        at = open_segments(forest, node, schedule.segment_stop, cost.max_tile_queries)
+        self._open = at if can_grow else at[:0]
+        self.open_nodes = node[self._open]
+        self._allowance = np.zeros(forest.num_nodes, dtype=np.uint32)
+        length = (schedule.segment_stop - begin)[self._open]
+        self._allowance[self.open_nodes] = np.maximum(length // 4, max(cost.device.kv_quantum, 64))
+
+        seeing = (forest.query_node >= 0).nonzero()[0]
+        self._seeing = None if len(seeing) == forest.num_queries else seeing
+        self._ends = forest.query_node[seeing].astype(np.intp)
+        self._behind = forest.query_position[seeing] - forest.node_len[self._ends]
+
+        self._node = node
+        self._first_slot = forest.node_first_slot[node] + begin
+        self._page = self._first_slot // forest.page_size
+        self._position = forest.node_start[node] + begin
+        self._page_start = forest.node_page_start[node] + self._page
+        self._segment_len = schedule.segment_stop - begin
+        self._reserve(forest)
+        self._current = forest
+
+    def serves(self, forest: Forest) -> bool:
+        """Whether requests end where they ended, in leaves of theirs that grew within allowance."""
+        planned = self.planned
+        if forest.page_size != planned.page_size:
+            return False
+        for name in _FIXED:
+            if not is_same(getattr(forest, name), getattr(planned, name)):
+                return False
+        # A node that became shorter is far beyond its allowance without a sign.
+        grown = (forest.node_len - planned.node_len).astype(np.uint32)
+        if (grown > self._allowance).any():
+            return False
+        position = forest.query_position
+        position = position if self._seeing is None else position[self._seeing]
+        return bool((position - forest.node_len[self._ends] == self._behind).all())
+
+    def segment_arrays(self) -> Arrays:
+        """Collect what stays of the segments."""
+        return {
+            "segment_first_slot": self._first_slot - self._page * self.planned.page_size,
+            "segment_position": self._position,
+        }
+
+    def arrays(self, forest: Forest) -> Arrays:
+        """Collect what grows, for a forest that the schedule serves."""
+        current, self._current = self._current, forest
+        if not is_same(forest.node_page_start, current.node_page_start):
+            self._page_start = forest.node_page_start[self._node] + self._page
+        if not is_same(forest.node_num_pages, current.node_num_pages):
+            self._reserve(forest)
+        return {
+            "segment_page_start": self._page_start,
+            "segment_len": self._segment_len,
+            "query_position": forest.query_position,
+        }
+
+    def _reserve(self, forest: Forest) -> None:
+        """Let open segments reach to the end of their nodes' pages."""
+        slots = forest.node_num_pages[self.open_nodes] * forest.page_size
+        self._segment_len[self._open] = slots - self._first_slot[self._open]
+
+
+def is_same(array: npt.NDArray[np.integer], other: npt.NDArray[np.integer]) -> bool:
+    """Whether two arrays are one, or hold the same numbers; quicker than comparing entries."""
+    return array is other or array.tobytes() == other.tobytes()

@@ -99,13 +99,20 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer | None:
     if (folder / "tokenizer_config.json").exists():
         Fields.read(folder / "tokenizer_config.json").refuse_code()
     # Here because it takes seconds, which models without a tokenizer need not wait for.
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedConfig
 
+    # Of a type of its own, transformers would warn that it does not know it.
+    config = PreTrainedConfig() if _is_of_own_family(folder) else None
     try:
         backend = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
+            folder, config=config, trust_remote_code=False, local_files_only=True
         )
     except Exception as error:  # tokenizers raises nothing narrower for a broken tokenizer.json
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(f"tokenizer in {folder} must be readable, got {reason}") from error
     return Tokenizer(backend)
+
+
+def _is_of_own_family(folder: Path) -> bool:
+    path = folder / "config.json"
+    return path.exists() and Fields.read(path).text("model_type", "").startswith("bough_")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,16 @@ def test_code_beside_a_tokenizer_is_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps(values | {"auto_map": {"AutoTokenizer": ["x.Y", None]}}))
     with pytest.raises(ValueError, match=r"^tokenizer_config.json auto_map must be absent"):
         load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_of_an_own_family_loads_without_a_warning(tmp_path: Path) -> None:
+    make_tokenizer(make_checkpoint("bough_gla", tmp_path))
+    code = (
+        "from bough.models.tokenizer import load_tokenizer\n"
+        f"print(load_tokenizer({str(tmp_path)!r}).encode('the leaf'))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer is not None
+    assert run.stdout.split("\n")[0] == str(tokenizer.encode("the leaf"))
+    assert "bough_gla" not in run.stderr

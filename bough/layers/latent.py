@@ -92,7 +92,7 @@ class LatentAttention(nn.Module):
         sizes["kv_a_proj_with_mqa"] = spec.elements_per_token
         self.down_proj = FusedLinear(hidden_size, sizes, has_bias=has_bias)
         if rank is not None:
-            self.q_a_layernorm = nn.RMSNorm(rank, eps=LATENT_NORM_EPS)
+            self.q_a_layernorm = GroupedRMSNorm(1, rank, LATENT_NORM_EPS)
             self.q_b_proj = nn.Linear(rank, q_size, bias=False)
         self.kv_a_layernorm = GroupedRMSNorm(spec.num_kv_heads, spec.v_dim, LATENT_NORM_EPS)
         self.kv_b_proj = GroupedLinear(
@@ -132,10 +132,10 @@ class LatentAttention(nn.Module):
         q = q.unflatten(-1, (spec.num_q_heads, -1))
         q_nope, q_rope = q.split((shape.key_dim, spec.rope_dim), dim=-1)
         latents, k_rope = row.split((spec.num_kv_heads * spec.v_dim, spec.rope_dim), dim=-1)
-        latents = latents.unflatten(-1, (spec.num_kv_heads, spec.v_dim))
+        latents = self.kv_a_layernorm(latents).unflatten(-1, (spec.num_kv_heads, spec.v_dim))
         return Projected(
             q_nope=q_nope,
             q_rope=rotate(q_rope, *rotation, is_interleaved=shape.is_interleaved),
-            latents=self.kv_a_layernorm(latents),
+            latents=latents,
             k_rope=rotate(k_rope.unsqueeze(-2), *rotation, is_interleaved=shape.is_interleaved),
         )

@@ -23,5 +23,7 @@ class GroupedRMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(num_groups * dim))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise x [..., num_groups, dim]."""
-        return F.rms_norm(x, (self.dim,), eps=self.eps) * self.weight.unflatten(0, (-1, self.dim))
+        """Normalise x [..., num_groups * dim], dim columns at a time; x and weights may differ in
+        dtype, as under autocast."""
+        groups = x.unflatten(-1, (-1, self.dim))
+        return F.rms_norm(groups, (self.dim,), eps=self.eps).flatten(-2) * self.weight

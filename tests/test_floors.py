@@ -29,7 +29,9 @@ FLOORS = {
     "spec": 1,
     "forest": 1,
     "page_trie": 1,
+    "tree_order": 1,
     "device": 1,
+    "rates": 1,
     "parallel": 1,
     "expect": 0,
 }

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from bough.cli.bench import bench
+from bough.cli.calibrate import calibrate
 from bough.cli.errors import refusing_bad_input
 from bough.cli.generate import generate
 from bough.cli.plan import plan
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command()(generate)
 app.command()(plan)
 app.add_typer(bench, name="bench")
+app.command()(calibrate)
 app.command()(train)
 
 

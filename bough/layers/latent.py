@@ -90,7 +90,7 @@ class LatentAttention(nn.Module):
         q_size = num_heads * (shape.key_dim + spec.rope_dim)
         sizes = {"q_proj": q_size} if rank is None else {"q_a_proj": rank}
         sizes["kv_a_proj_with_mqa"] = spec.elements_per_token
-        self.down_proj = FusedLinear(hidden_size, sizes, has_bias=has_bias)
+        self.qkv_a_proj = FusedLinear(hidden_size, sizes, has_bias=has_bias)
         if rank is not None:
             self.q_a_layernorm = GroupedRMSNorm(1, rank, LATENT_NORM_EPS)
             self.q_b_proj = nn.Linear(rank, q_size, bias=False)
@@ -126,7 +126,7 @@ class LatentAttention(nn.Module):
     def _project(self, x: torch.Tensor, rotation: Rotation) -> Projected:
         """Map x [..., hidden_size] to what both forms start from."""
         spec, shape = self.spec, self.shape
-        q, row = self.down_proj(x)
+        q, row = self.qkv_a_proj(x)
         if shape.query_rank is not None:
             q = self.q_b_proj(self.q_a_layernorm(q))
         q = q.unflatten(-1, (spec.num_q_heads, -1))

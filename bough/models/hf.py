@@ -166,7 +166,7 @@ class BoughGLAForCausalLM(BoughForCausalLM):
 # Which stored projections lie stacked in which parameter; absent ones are passed over.
 _STACKS = {
     "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.kv_proj", "self_attn.k_rope_proj"),
-    "self_attn.down_proj": (
+    "self_attn.qkv_a_proj": (
         "self_attn.q_proj",
         "self_attn.q_a_proj",
         "self_attn.kv_a_proj_with_mqa",
@@ -194,4 +194,4 @@ def _register(model_class: type[BoughForCausalLM], *stacks: str) -> None:
 
 
 _register(BoughGTAForCausalLM, "self_attn.qkv_proj", "mlp.gate_up_proj")
-_register(BoughGLAForCausalLM, "self_attn.down_proj", "mlp.gate_up_proj")
+_register(BoughGLAForCausalLM, "self_attn.qkv_a_proj", "mlp.gate_up_proj")

@@ -177,7 +177,7 @@ def test_a_latent_serves_its_own_group_of_heads_only(num_latents: int) -> None:
     x = random_input(1, SEQ_LEN)
     before = whole(layer, x).unflatten(-1, (HEADS, HEAD_DIM))
     with torch.no_grad():
-        layer.down_proj.parts(layer.down_proj.weight)["kv_a_proj_with_mqa"][0].mul_(-3)
+        layer.qkv_a_proj.parts(layer.qkv_a_proj.weight)["kv_a_proj_with_mqa"][0].mul_(-3)
     is_same = (whole(layer, x).unflatten(-1, (HEADS, HEAD_DIM)) == before).all(-1).all(1)[0]
     assert is_same.tolist() == [head >= HEADS // num_latents for head in range(HEADS)]
 

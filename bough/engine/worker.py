@@ -51,53 +51,21 @@ def load_on_ranks(
     assignment = Assignment(model=os.fspath(model), config=config)
     try:
         ranks.send(assignment)
-        return _load_share(assignment, ranks)
+        return load_share(assignment, ranks)
     except BaseException:
         ranks.abandon()
         raise
 
 
-def serve(device_type: str) -> None:
-    """Be one of the other ranks: run the steps that rank 0 sends until it ends the run.
-
-    What goes wrong in loading is for rank 0 to tell. A rank that loses another ends the process.
-
-    Args:
-        device_type: `cuda` or `cpu`.
-    """
-    try:
-        ranks = join_ranks(device_type)
-        executor = _prepare(ranks)
-        while (step := ranks.receive()) is not None:
-            executor.run(step)
-        ranks.close()
-    except ChildProcessError:
-        os._exit(LOST_OTHERS)  # at once: a GPU may wait for ever for the sum of the lost one
-    except (OSError, ValueError):
-        sys.exit(1)
-
-
-def _prepare(ranks: Ranks) -> Executor:
-    assignment: Assignment = ranks.receive()
-    decoder, config = _load_share(assignment, ranks)
-    assert config.num_pages is not None
-    device = config.chosen_device
-    pool = KVPool(
-        decoder.spec,
-        num_layers=decoder.config.num_layers,
-        num_pages=config.num_pages,
-        page_size=config.page_size,
-        dtype=decoder.embed_tokens.weight.dtype,
-        device=device.torch_device,
-    )
-    return Executor(decoder, pool, device)
-
-
-def _load_share(assignment: Assignment, ranks: Ranks) -> tuple[Decoder, EngineConfig]:
+def load_share(assignment: Assignment, ranks: Ranks) -> tuple[Decoder, EngineConfig]:
     """Load this rank's share; settle on as many pages of KV as every rank has room for.
+
+    Returns:
+        the share; and the config, in which the pages are settled where there are several ranks.
 
     Raises:
         OSError, ValueError: on every rank, where one of them could not load its share.
+        ChildProcessError: a rank is gone.
     """
     config = assignment.config
     device = config.chosen_device.torch_device
@@ -119,3 +87,44 @@ def _load_share(assignment: Assignment, ranks: Ranks) -> tuple[Decoder, EngineCo
     assert decoder is not None
     least = min(num_pages for num_pages, _ in everyone)
     return decoder, replace(config, num_pages=least, kv_bytes=None)
+
+
+def serve(device_type: str) -> None:
+    """Be one of the other ranks, as a process of its own, until rank 0 ends the run.
+
+    What goes wrong in loading is for rank 0 to tell. A rank that loses another ends at once.
+
+    Args:
+        device_type: `cuda` or `cpu`.
+    """
+    try:
+        ranks = join_ranks(device_type)
+        run_steps(ranks.receive(), ranks)
+        ranks.close()
+    except ChildProcessError:
+        os._exit(LOST_OTHERS)  # a GPU that waits for the lost one's sum would hold up an exit
+    except (OSError, ValueError):
+        sys.exit(1)
+
+
+def run_steps(assignment: Assignment, ranks: Ranks) -> None:
+    """Load this rank's share of a model and run its share of every step that rank 0 sends.
+
+    Raises:
+        OSError, ValueError: the model cannot be loaded; every rank knows.
+        ChildProcessError: a rank is gone.
+    """
+    decoder, config = load_share(assignment, ranks)
+    assert config.num_pages is not None
+    device = config.chosen_device
+    pool = KVPool(
+        decoder.spec,
+        num_layers=decoder.config.num_layers,
+        num_pages=config.num_pages,
+        page_size=config.page_size,
+        dtype=decoder.embed_tokens.weight.dtype,
+        device=device.torch_device,
+    )
+    executor = Executor(decoder, pool, device)
+    while (step := ranks.receive()) is not None:
+        executor.run(step)

@@ -62,8 +62,10 @@ def start_ranks(size: int, device_type: str, entry: str) -> Ranks:
     processes = RankProcesses(size, entry, num_threads)
     try:
         store = processes.await_joined()
+        processes.is_needed = True
         with _on_loopback():
             data, control = _connect(0, size, device_type, store)
+        processes.is_needed = False
     except BaseException:
         processes.end(is_orderly=False)
         raise

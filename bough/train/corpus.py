@@ -8,6 +8,8 @@ import tokenize
 from pathlib import Path
 from typing import NamedTuple
 
+from bough.expect import expect
+
 # Installed packages are not the standard library; the other folders hold tables of characters,
 # help topics as one string, C build settings and deliberately broken or outdated source.
 EXCLUDED_FOLDERS = frozenset(
@@ -15,6 +17,9 @@ EXCLUDED_FOLDERS = frozenset(
 )
 TEST_FOLDERS = frozenset({"test", "tests", "idle_test"})
 VALIDATION_SHARE = 0.03
+# Sources and documentation of installed packages. Larger files are tables and generated code.
+PACKAGE_SUFFIXES = (".py", ".pyi", ".pyx", ".md", ".rst")
+MAX_PACKAGE_FILE_BYTES = 200_000
 
 
 class Corpus(NamedTuple):
@@ -86,6 +91,43 @@ def load_corpus(
     if len(texts) < 2:
         raise ValueError(f"source must be a folder of 2 or more Python files, got {root}")
     return split_texts(texts)
+
+
+def installed_packages() -> Path:
+    """Return the folder that this interpreter's packages are installed in."""
+    return Path(sysconfig.get_path("purelib"))
+
+
+def load_packages(root: Path, held_out: str) -> Corpus:
+    """Read the sources and documentation of installed packages.
+
+    No text is there twice: packages copy files from each other.
+
+    Args:
+        root: the folder that holds the packages.
+        held_out: name of the package that validates; none of it is trained on.
+
+    Raises:
+        ValueError: the held-out package, or any other, is missing.
+    """
+    paths = sorted(path.relative_to(root) for path in root.rglob("*") if _is_of_package(path))
+    # The held-out package comes first, so that copies of its files are left out elsewhere.
+    paths.sort(key=lambda path: path.parts[0] != held_out)
+    parts: dict[bool, list[str]] = {True: [], False: []}
+    seen: set[str] = set()
+    for path in paths:
+        text = _read_text(root / path)
+        if text and text not in seen:
+            seen.add(text)
+            parts[path.parts[0] == held_out].append(text)
+    for is_held_out, what in ((True, f"the package {held_out}"), (False, "packages beside it")):
+        expect(bool(parts[is_held_out]), "root", f"a folder with {what}", root)
+    return Corpus(train=parts[False], validation=parts[True])
+
+
+def _is_of_package(path: Path) -> bool:
+    is_text = path.suffix in PACKAGE_SUFFIXES and path.is_file()
+    return is_text and path.stat().st_size <= MAX_PACKAGE_FILE_BYTES
 
 
 def _read_text(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""The checkpoint folder: Llama weights and configuration as Hugging Face lays them out."""
+"""The checkpoint folder: weights, configuration and tokenizer as Hugging Face lays them out."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from tokenizers import Tokenizer
-from torch import Tensor
 
-from bough.train.config import ModelShape
+from bough.models.decoder import Decoder
+from bough.models.families import FAMILIES
+from bough.models.weights import checkpoint_tensors
+from bough.train.shape import FAMILY_OF, ModelShape
 from bough.train.tokenizer import END_OF_TEXT, save_tokenizer
 
 
@@ -52,45 +54,45 @@ def new_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def save_checkpoint(
-    folder: Path, state: Mapping[str, Tensor], shape: ModelShape, tokenizer: Tokenizer
+    folder: Path, decoder: Decoder, shape: ModelShape, tokenizer: Tokenizer
 ) -> None:
-    """Write weights (bf16), configuration and tokenizer for `LlamaForCausalLM`.
+    """Write weights (bf16), configuration and tokenizer as the model's family lays them out.
 
     Args:
         folder: an existing folder.
-        state: what `TrainingModel.state_dict` returns.
-        shape: sizes of the model.
+        decoder: one that `make_decoder` made.
+        shape: its sizes.
         tokenizer: its tokenizer.
     """
     end_id = tokenizer.encode(END_OF_TEXT).ids[0]
-    _write_json(folder / "config.json", llama_config(shape, end_id))
+    _write_json(folder / "config.json", config_values(shape, end_id))
     ends = {"bos_token_id": end_id, "eos_token_id": end_id}
     _write_json(folder / "generation_config.json", ends)
     weights = {
-        f"model.{name}": weight.to("cpu", torch.bfloat16).contiguous()
-        for name, weight in state.items()
+        name: weight.to("cpu", torch.bfloat16).contiguous()
+        for name, weight in checkpoint_tensors(decoder).items()
     }
     (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
     save_tokenizer(tokenizer, folder, shape.max_len)
 
 
-def llama_config(shape: ModelShape, end_id: int) -> dict[str, Any]:
+def config_values(shape: ModelShape, end_id: int) -> dict[str, Any]:
     """Return the contents of config.json.
 
     Args:
         shape: sizes of the model.
         end_id: the token that ends a text, and that an empty prompt begins with.
     """
+    family = FAMILY_OF[shape.attention]
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [FAMILIES[family].architecture],
+        "model_type": family,
         "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_dim,
         "intermediate_size": shape.mlp_dim,
         "num_hidden_layers": shape.num_layers,
         "num_attention_heads": shape.num_q_heads,
-        "num_key_value_heads": shape.num_kv_heads,
-        "head_dim": shape.head_dim,
+        **_attention_values(shape),
         "hidden_act": "silu",
         "max_position_embeddings": shape.max_len,
         "rms_norm_eps": shape.norm_eps,
@@ -102,6 +104,20 @@ def llama_config(shape: ModelShape, end_id: int) -> dict[str, Any]:
         "bos_token_id": end_id,
         "eos_token_id": end_id,
         "dtype": "bfloat16",
+    }
+
+
+def _attention_values(shape: ModelShape) -> dict[str, int | None]:
+    latent = shape.model_config.latent
+    if latent is None:
+        return {"num_key_value_heads": shape.num_kv_heads, "head_dim": shape.head_dim}
+    return {
+        "num_latent_heads": shape.num_kv_heads,
+        "kv_lora_rank": shape.spec.v_dim,
+        "q_lora_rank": latent.query_rank,
+        "qk_nope_head_dim": latent.key_dim,
+        "qk_rope_head_dim": shape.spec.rope_dim,
+        "v_head_dim": latent.value_dim,
     }
 
 

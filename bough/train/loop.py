@@ -1,199 +1,213 @@
-"""The training loop: optimizer steps, evaluations, the best weights. It touches no files."""
+"""The training loop: steps, evaluations, the best weights, and a state to go on from."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from bough.train.config import TrainConfig
-from bough.train.model import TrainingModel
-from bough.train.schedule import learning_rate, steps_within
+from bough.expect import expect
+from bough.train.schedule import steps_within
+from bough.train.state import load_state, save_state
+from bough.train.stepper import Stepper
 from bough.train.stream import TokenStream
 
-CLIP_NORM = 1.0
-BETAS = (0.9, 0.95)
+_BEST, _STATE = "best.", "state."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What the loop hands on.
+class Progress:
+    """How far a run has come; plain JSON values.
 
     Args:
-        state: the weights with the lowest validation loss.
-        best_step: steps after which they were taken.
-        validation_loss: theirs, in nats a token.
-        num_steps: steps taken in all.
-        seconds: wall time of the loop, compilation included.
+        step: optimizer steps done.
+        num_steps: in all.
+        best_step: steps after which the best weights were taken.
+        validation_loss: theirs, in nats a token; None before the first evaluation.
+        seconds: wall time of these steps, compilation and evaluations included.
         log: one record per evaluation.
     """
 
-    state: dict[str, Tensor]
-    best_step: int
-    validation_loss: float
+    step: int
     num_steps: int
-    seconds: float
-    log: list[dict[str, Any]]
+    best_step: int = 0
+    validation_loss: float | None = None
+    seconds: float = 0.0
+    log: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Stepper:
-    """The model with its optimizer and its draws: `step` is one optimizer step.
+@dataclass(frozen=True, kw_only=True)
+class Saving:
+    """Where and how often a run's state is saved.
 
     Args:
-        model: on the device to train on.
-        stream: training tokens on the same device.
-        config: batch size, rates, regularisation and seed.
+        path: the file.
+        seconds: from one state to the next, at least.
+        settings: what the run depends on; a state saved for others is refused.
     """
 
-    def __init__(self, model: TrainingModel, stream: TokenStream, config: TrainConfig) -> None:
-        device = stream.token_ids.device
-        is_gpu = device.type == "cuda"
-        is_compiled = is_gpu if config.compile_model is None else config.compile_model
-        self.model = model
-        self.stream = stream
-        self.config = config
-        self.optimizer = make_optimizer(model, config.weight_decay, is_fused=is_gpu)
-        self.generator = torch.Generator(device=device).manual_seed(config.seed)
-        self._loss = torch.compile(model.loss) if is_compiled else model.loss
-        self._autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_gpu)
-
-    def step(self, index: int, num_steps: int) -> Tensor:
-        """Take optimizer step `index` of `num_steps`; return the batch's loss, a scalar."""
-        config = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(
-                index,
-                peak=config.learning_rate,
-                warmup_steps=config.warmup_steps,
-                num_steps=num_steps,
-            )
-        with self._autocast:
-            loss = self._loss(self.stream.sample(config.batch_size, self.generator))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
-
-    @torch.no_grad()
-    def evaluate(self, stream: TokenStream) -> float:
-        """Return the mean loss over `stream`, in nats a token, without dropout."""
-        self.model.eval()
-        with self._autocast:
-            losses = [self._loss(batch) for batch in stream.batches(self.config.batch_size)]
-        self.model.train()
-        return torch.stack(losses).mean().item()
+    path: Path
+    seconds: float
+    settings: Mapping[str, Any]
 
 
-def make_optimizer(
-    model: TrainingModel, weight_decay: float, *, is_fused: bool
-) -> torch.optim.AdamW:
-    """Make AdamW with `weight_decay` on the matrices and none on the norms."""
-    matrices = [weight for weight in model.parameters() if weight.dim() == 2]
-    vectors = [weight for weight in model.parameters() if weight.dim() < 2]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, betas=BETAS, fused=is_fused)
-
-
-def run_loop(stepper: Stepper, validation: TokenStream, deadline: float | None = None) -> Outcome:
-    """Train, evaluate at even intervals and keep the best weights.
+class Loop:
+    """A run: what is trained, how far it is, and the best weights so far.
 
     Args:
         stepper: what to train.
         validation: tokens that no step sees.
-        deadline: when to be done, on `time.monotonic`'s clock; needed where the configuration
-            gives no number of steps.
+        saving: where its state is saved; None for nowhere.
+        is_quiet: whether progress bars are left out.
     """
-    config = stepper.config
-    began = time.monotonic()
-    num_done, num_steps = 0, config.steps
-    if num_steps is None:
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        validation: TokenStream,
+        *,
+        saving: Saving | None = None,
+        is_quiet: bool = False,
+    ) -> None:
+        self.stepper = stepper
+        self.validation = validation
+        self.saving = saving
+        self.is_quiet = is_quiet
+        self.best = stepper.weights()
+
+    def run(self, deadline: float | None = None) -> Progress:
+        """Train to the end, from the saved state where there is one.
+
+        Afterwards `best` holds the weights with the lowest validation loss.
+
+        Args:
+            deadline: when to be done, on `time.monotonic`'s clock; needed where the configuration
+                gives no number of steps.
+
+        Raises:
+            ValueError: the saved state belongs to other settings.
+        """
+        saved_at = began = time.monotonic()
+        progress = self._begin(deadline)
+        began -= progress.seconds
+        interval = max(1, progress.num_steps // self.stepper.config.num_evaluations)
+        with self._bar(progress.num_steps, "train", progress.step) as bar:
+            while progress.step < progress.num_steps:
+                end = min((progress.step // interval + 1) * interval, progress.num_steps)
+                record = self._advance(progress, end, bar)
+                progress = self._follow(progress, record, time.monotonic() - began)
+                bar.set_postfix(
+                    train=f"{record['train_loss']:.3f}",
+                    validation=f"{record['validation_loss']:.3f}",
+                )
+                if self.saving and time.monotonic() - saved_at >= self.saving.seconds:
+                    self._save(self.saving, progress)
+                    saved_at = time.monotonic()
+                if deadline is not None and time.monotonic() > deadline:
+                    break
+        return progress
+
+    def _begin(self, deadline: float | None) -> Progress:
+        if self.saving is not None and self.saving.path.exists():
+            return self._restore(self.saving)
+        config = self.stepper.config
+        if config.steps is not None:
+            return Progress(step=0, num_steps=config.steps)
         assert deadline is not None
-        num_done = config.warmup_steps
-        num_steps = num_done + _warm_up(stepper, validation, deadline)
-    interval = max(1, num_steps // config.num_evaluations)
-    log: list[dict[str, Any]] = []
-    best_loss, best_step, best_state = float("inf"), 0, _copy_state(stepper.model)
-    interval_losses: list[Tensor] = []
-    with tqdm(total=num_steps, initial=num_done, unit="step", desc="train") as bar:
-        while num_done < num_steps:
-            interval_losses.append(stepper.step(num_done, num_steps))
-            num_done += 1
+        num_more = self._warm_up(deadline)
+        return Progress(step=config.warmup_steps, num_steps=config.warmup_steps + num_more)
+
+    def _advance(self, progress: Progress, end: int, bar: tqdm[Any]) -> dict[str, Any]:
+        """Take the steps up to `end`, then evaluate; return the record of both."""
+        stepper, config = self.stepper, self.stepper.config
+        began = time.monotonic()
+        losses = []
+        for index in range(progress.step, end):
+            losses.append(stepper.step(index, progress.num_steps))
             bar.update()
-            if num_done % interval and num_done < num_steps:
-                continue
-            validation_loss = stepper.evaluate(validation)
-            train_loss = torch.stack(interval_losses).mean().item()
-            interval_losses.clear()
-            if validation_loss < best_loss:
-                best_loss, best_step = validation_loss, num_done
-                best_state = _copy_state(stepper.model)
-            log.append(_record(stepper, num_done, began, train_loss, validation_loss))
-            bar.set_postfix(train=f"{train_loss:.3f}", validation=f"{validation_loss:.3f}")
-            if deadline is not None and time.monotonic() > deadline:
-                break
-    return Outcome(
-        state=best_state,
-        best_step=best_step,
-        validation_loss=best_loss,
-        num_steps=num_done,
-        seconds=time.monotonic() - began,
-        log=log,
-    )
+        train_loss = torch.stack(losses).mean().item()
+        num_tokens = len(losses) * config.batch_size * config.seq_len
+        tokens_per_second = num_tokens / (time.monotonic() - began)
+        return {
+            "step": end,
+            "tokens": end * config.batch_size * config.seq_len,
+            "learning_rate": stepper.learning_rate,
+            "train_loss": train_loss,
+            "validation_loss": stepper.evaluate(self.validation),
+            "tokens_per_second": round(tokens_per_second),
+        }
 
+    def _follow(self, progress: Progress, record: dict[str, Any], seconds: float) -> Progress:
+        """Return the progress behind a record, and keep the weights if they are the best."""
+        log = [*progress.log, {**record, "seconds": round(seconds, 2)}]
+        progress = replace(progress, step=record["step"], seconds=seconds, log=log)
+        lowest = progress.validation_loss
+        if lowest is not None and record["validation_loss"] >= lowest:
+            return progress
+        self.best = self.stepper.weights()
+        return replace(
+            progress, best_step=record["step"], validation_loss=record["validation_loss"]
+        )
 
-def _warm_up(stepper: Stepper, validation: TokenStream, deadline: float) -> int:
-    """Take the warm-up steps; return how many more fit before the deadline."""
-    num_steps = stepper.config.warmup_steps
-    num_untimed = num_steps // 2
+    def _save(self, saving: Saving, progress: Progress) -> None:
+        best = {_BEST + name: weight for name, weight in self.best.items()}
+        state = {_STATE + name: tensor for name, tensor in self.stepper.state().items()}
+        facts = {"settings": dict(saving.settings), "progress": asdict(progress)}
+        save_state(saving.path, {**best, **state}, facts)
 
-    def take(first: int, last: int) -> None:
-        for index in tqdm(range(first, last), desc="warm-up", unit="step", leave=False):
-            stepper.step(index, num_steps)
+    def _restore(self, saving: Saving) -> Progress:
+        tensors, facts = load_state(saving.path)
+        for name, value in saving.settings.items():
+            found = facts["settings"].get(name)
+            expectation = f"{value}, as now, or the file deleted"
+            expect(found == value, f"{name} of {saving.path}", expectation, found)
+        device = self.stepper.stream.token_ids.device
+        self.best = {
+            name: tensors[_BEST + name].to(device) for name in self.stepper.decoder.state_dict()
+        }
+        self.stepper.restore(
+            {
+                name.removeprefix(_STATE): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(_STATE)
+            }
+        )
+        return Progress(**facts["progress"])
 
-    def evaluate() -> None:
-        stepper.evaluate(validation)
+    def _warm_up(self, deadline: float) -> int:
+        """Take the warm-up steps; return how many more fit before the deadline."""
+        num_steps = self.stepper.config.warmup_steps
+        num_untimed = num_steps // 2
+        with self._bar(num_steps, "warm-up") as bar:
 
-    _seconds(stepper, lambda: take(0, num_untimed))
-    step_seconds = _seconds(stepper, lambda: take(num_untimed, num_steps))
-    evaluate()
-    evaluation_seconds = _seconds(stepper, evaluate)
-    return steps_within(
-        deadline - time.monotonic(),
-        step_seconds=step_seconds / (num_steps - num_untimed),
-        evaluation_seconds=stepper.config.num_evaluations * evaluation_seconds,
-    )
+            def take(first: int, last: int) -> None:
+                for index in range(first, last):
+                    self.stepper.step(index, num_steps)
+                    bar.update()
 
+            self._seconds(lambda: take(0, num_untimed))
+            step_seconds = self._seconds(lambda: take(num_untimed, num_steps))
+        self.stepper.evaluate(self.validation)
+        evaluation_seconds = self._seconds(lambda: self.stepper.evaluate(self.validation))
+        return steps_within(
+            deadline - time.monotonic(),
+            step_seconds=step_seconds / (num_steps - num_untimed),
+            evaluation_seconds=self.stepper.config.num_evaluations * evaluation_seconds,
+        )
 
-def _seconds(stepper: Stepper, job: Callable[[], None]) -> float:
-    began = time.monotonic()
-    job()
-    if stepper.stream.token_ids.is_cuda:
-        torch.cuda.synchronize()
-    return time.monotonic() - began
+    def _seconds(self, job: Callable[[], object]) -> float:
+        began = time.monotonic()
+        job()
+        if self.stepper.stream.token_ids.is_cuda:
+            torch.cuda.synchronize()
+        return time.monotonic() - began
 
-
-def _copy_state(model: TrainingModel) -> dict[str, Tensor]:
-    return {name: weight.detach().clone() for name, weight in model.state_dict().items()}
-
-
-def _record(
-    stepper: Stepper, step: int, began: float, train_loss: float, validation_loss: float
-) -> dict[str, Any]:
-    tokens_per_step = stepper.config.batch_size * stepper.stream.seq_len
-    return {
-        "step": step,
-        "tokens": step * tokens_per_step,
-        "seconds": round(time.monotonic() - began, 2),
-        "learning_rate": stepper.optimizer.param_groups[0]["lr"],
-        "train_loss": round(train_loss, 4),
-        "validation_loss": round(validation_loss, 4),
-    }
+    def _bar(self, num_steps: int, what: str, num_done: int = 0) -> tqdm[Any]:
+        return tqdm(
+            total=num_steps, initial=num_done, desc=what, unit="step", disable=self.is_quiet
+        )

@@ -5,19 +5,21 @@ from __future__ import annotations
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from bough.train.config import TrainConfig
 
 CARD = """\
 # {name}
 
-A decoder of the Llama architecture with tied embeddings, {num_params:,} parameters in bf16, that
-`bough train` trained in plain PyTorch. It continues Python source and knows nothing else.
+A decoder with {attention} and tied embeddings, {num_params:,} parameters in bf16, that
+`bough train` made. It continues Python source and knows nothing else.
 
 | | |
 |---|---|
 | layers, width, feed-forward | {num_layers}, {hidden_dim}, {mlp_dim} |
 | query heads, stored heads, head width | {num_q_heads}, {num_kv_heads}, {head_dim} |
+| stored elements a token and layer | {num_elements} |
 | tokenizer | byte-level BPE, {vocab_size} tokens, trained on the training files |
 | longest context | {max_len} tokens; windows of {seq_len} while training |
 | corpus | {corpus} |
@@ -32,6 +34,12 @@ A decoder of the Llama architecture with tied embeddings, {num_params:,} paramet
 
 `training.jsonl` holds the losses along the way.
 """
+ATTENTION = {
+    "gqa": "grouped-query attention (the Llama architecture)",
+    "gta": "grouped-tied attention (GTA)",
+    "mla": "multi-head latent attention (MLA)",
+    "gla": "grouped latent attention (GLA)",
+}
 LIBRARY = (
     "source of the standard library of Python {version}{tests}, "
     "under the [PSF licence](https://docs.python.org/3/license.html)"
@@ -56,6 +64,7 @@ class TrainReport:
         train_loss: mean over the steps before the last evaluation, dropout included.
         tokens_per_second: of the loop, compilation and evaluations included.
         seconds: wall time of the whole run up to the model card.
+        log: the losses along the way, one record per evaluation.
     """
 
     output: Path
@@ -71,6 +80,7 @@ class TrainReport:
     train_loss: float
     tokens_per_second: float
     seconds: float
+    log: list[dict[str, Any]]
 
 
 def model_card(config: TrainConfig, report: TrainReport) -> str:
@@ -80,5 +90,7 @@ def model_card(config: TrainConfig, report: TrainReport) -> str:
         corpus = LIBRARY.format(version=platform.python_version(), tests=tests)
     else:
         corpus = f"the Python files of a folder named `{config.source.name}`"
-    facts = {**asdict(config.shape), **vars(config), **asdict(report)}
-    return CARD.format(**facts, name=config.output.name, corpus=corpus)
+    facts = {**asdict(config.shape), **vars(config), **asdict(report), "corpus": corpus}
+    facts["attention"] = ATTENTION[config.shape.attention]
+    facts["num_elements"] = config.shape.spec.elements_per_token
+    return CARD.format(**facts, name=config.output.name)

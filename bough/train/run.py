@@ -12,9 +12,10 @@ import torch
 from bough.train.config import TrainConfig
 from bough.train.corpus import load_corpus
 from bough.train.export import check_output, new_folder, save_checkpoint
-from bough.train.loop import Outcome, Stepper, run_loop
-from bough.train.model import TrainingModel
+from bough.train.loop import Loop, Saving
+from bough.train.model import make_decoder
 from bough.train.report import TrainReport, model_card
+from bough.train.stepper import Stepper
 from bough.train.stream import TokenStream
 from bough.train.tokenizer import train_tokenizer
 
@@ -25,16 +26,18 @@ EXPORT_SECONDS = 5.0
 def train(config: TrainConfig) -> TrainReport:
     """Train a tokenizer and a model on Python source and write a checkpoint folder.
 
-    The folder holds what `transformers.LlamaForCausalLM` and `AutoTokenizer` read, a model card
-    (README.md) and the losses along the way (training.jsonl). It appears whole or not at all.
-    PyTorch's global random state is seeded.
+    The folder holds what `AutoModelForCausalLM` and `AutoTokenizer` read, a model card (README.md)
+    and the losses along the way (training.jsonl). It appears whole or not at all; until then the
+    run's state lies beside it (`state_path`), and a run that was killed goes on from there when it
+    is started again. PyTorch's global random state is seeded.
 
     Args:
         config: the run's settings.
 
     Raises:
         FileExistsError: `config.output` exists and `config.overwrite` is false.
-        ValueError: the device is missing, or the corpus too small for the settings.
+        ValueError: the device is missing, the corpus too small for the settings, or a state to go
+            on from belongs to other settings.
     """
     began = time.monotonic()
     check_output(config.output, overwrite=config.overwrite)
@@ -46,32 +49,49 @@ def train(config: TrainConfig) -> TrainReport:
     stream = TokenStream.encode(tokenizer, corpus.train, config.seq_len, device)
     validation = TokenStream.encode(tokenizer, corpus.validation, config.seq_len, device)
     torch.manual_seed(config.seed)
-    model = TrainingModel(config.shape, config.dropout).to(device)
+    decoder = make_decoder(config.shape).to(device)
+    saving = Saving(
+        path=state_path(config.output),
+        seconds=config.checkpoint_seconds,
+        settings={**config.settings, "train_tokens": len(stream.token_ids)},
+    )
+    saving.path.parent.mkdir(parents=True, exist_ok=True)
+    loop = Loop(Stepper(decoder, stream, config), validation, saving=saving)
     deadline = None
     if config.minutes is not None:
         deadline = began + 60 * config.minutes - EXPORT_SECONDS
-    outcome = run_loop(Stepper(model, stream, config), validation, deadline)
+    progress = loop.run(deadline)
+    assert progress.validation_loss is not None
     with new_folder(config.output, overwrite=config.overwrite) as folder:
-        save_checkpoint(folder, outcome.state, config.shape, tokenizer)
-        _write_log(folder / "training.jsonl", outcome)
-        tokens_seen = outcome.num_steps * config.batch_size * config.seq_len
+        decoder.load_state_dict(loop.best)
+        save_checkpoint(folder, decoder, config.shape, tokenizer)
+        lines = (json.dumps(record) + "\n" for record in progress.log)
+        (folder / "training.jsonl").write_text("".join(lines), encoding="utf-8")
+        tokens_seen = progress.step * config.batch_size * config.seq_len
         report = TrainReport(
             output=config.output,
             device=device_name(device),
-            num_params=sum(weight.numel() for weight in model.parameters()),
+            num_params=sum(weight.numel() for weight in decoder.parameters()),
             num_bytes=sum(path.stat().st_size for path in folder.iterdir()),
             train_tokens=len(stream.token_ids),
             validation_tokens=len(validation.token_ids),
-            num_steps=outcome.num_steps,
+            num_steps=progress.step,
             tokens_seen=tokens_seen,
-            best_step=outcome.best_step,
-            validation_loss=outcome.validation_loss,
-            train_loss=outcome.log[-1]["train_loss"],
-            tokens_per_second=tokens_seen / outcome.seconds,
+            best_step=progress.best_step,
+            validation_loss=progress.validation_loss,
+            train_loss=progress.log[-1]["train_loss"],
+            tokens_per_second=tokens_seen / progress.seconds,
             seconds=time.monotonic() - began,
+            log=progress.log,
         )
         (folder / "README.md").write_text(model_card(config, report), encoding="utf-8")
+    saving.path.unlink(missing_ok=True)
     return report
+
+
+def state_path(output: Path) -> Path:
+    """Return the file that a run to `output` goes on from after it was killed."""
+    return output.with_name(f"{output.name}.unfinished")
 
 
 def resolve_device(name: str | None) -> torch.device:
@@ -93,7 +113,3 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU ({platform.machine()})"
-
-
-def _write_log(path: Path, outcome: Outcome) -> None:
-    path.write_text("".join(json.dumps(line) + "\n" for line in outcome.log), encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 # The rate ends at this share of its peak.
-FINAL_SHARE = 0.02
+FINAL_SHARE = 0.01
 
 
 def learning_rate(step: int, *, peak: float, warmup_steps: int, num_steps: int) -> float:

@@ -13,6 +13,8 @@ from bough.train.tokenizer import END_OF_TEXT
 # Share of windows that begin where a file does: a prompt begins there too, with no
 # end-of-text token before it.
 FILE_START_SHARE = 0.125
+# Encodings hold much beside the ids, so only those of a few files are kept at a time.
+FILES_AT_ONCE = 1024
 
 
 class TokenStream:
@@ -34,7 +36,7 @@ class TokenStream:
         self.seq_len = seq_len
         self.num_windows = (len(token_ids) - 1) // seq_len
         last_start = len(token_ids) - seq_len - 1
-        self.file_starts = file_starts[file_starts <= last_start]
+        self.file_starts = file_starts[file_starts <= last_start].cpu()
 
     @classmethod
     def encode(
@@ -42,32 +44,33 @@ class TokenStream:
     ) -> TokenStream:
         """Tokenize `texts` and lay them in one row on `device`."""
         end = tokenizer.token_to_id(END_OF_TEXT)
-        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        files = [torch.tensor([*encoding.ids, end]) for encoding in encodings]
+        files: list[Tensor] = []
+        for first in range(0, len(texts), FILES_AT_ONCE):
+            batch = list(texts[first : first + FILES_AT_ONCE])
+            encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            files += [torch.tensor([*encoding.ids, end]) for encoding in encodings]
         ends = torch.tensor([len(file) for file in files]).cumsum(0)
         starts = torch.cat((torch.zeros(1, dtype=torch.int64), ends[:-1]))
         return cls(torch.cat(files).to(device), starts.to(device), seq_len)
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> Tensor:
+    def sample(self, batch_size: int, seed: int) -> Tensor:
         """Draw windows at random, `FILE_START_SHARE` of them at the start of a file.
 
         Args:
             batch_size: windows to draw.
-            generator: on the stream's device.
+            seed: in [0, 2**32); the same draws the same windows on every device.
 
         Returns:
             [batch_size, seq_len + 1] int64.
         """
-        device = self.token_ids.device
+        generator = torch.Generator().manual_seed(seed)
+        at_file = torch.rand(batch_size, generator=generator) < FILE_START_SHARE
+        file = torch.randint(len(self.file_starts), (batch_size,), generator=generator)
         last_start = len(self.token_ids) - self.seq_len - 1
-
-        def draw(high: int) -> Tensor:
-            return torch.randint(high, (batch_size,), generator=generator, device=device)
-
-        at_file = torch.rand(batch_size, generator=generator, device=device) < FILE_START_SHARE
-        starts = draw(last_start + 1)
-        starts = torch.where(at_file, self.file_starts[draw(len(self.file_starts))], starts)
-        return self._windows(starts)
+        anywhere = torch.randint(last_start + 1, (batch_size,), generator=generator)
+        starts = torch.where(at_file, self.file_starts[file], anywhere)
+        # Does not wait for the steps that a GPU has still to do.
+        return self._windows(starts.to(self.token_ids.device, non_blocking=True))
 
     def batches(self, batch_size: int) -> Iterator[Tensor]:
         """Yield all windows in order, [batch_size, seq_len + 1] int64.

@@ -2,7 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from bough.train.corpus import collect_files, load_corpus, split_texts, standard_library
+from bough.train.corpus import (
+    collect_files,
+    load_corpus,
+    load_packages,
+    split_texts,
+    standard_library,
+)
 
 
 def write_files(root: Path, names: list[str]) -> None:
@@ -50,3 +56,20 @@ def test_the_standard_library_is_found_and_a_limit_keeps_to_it() -> None:
     assert len(files) == 20
     assert files == sorted(files)
     assert set(files) <= set(collect_files(standard_library(), include_tests=False))
+
+
+def test_a_package_is_held_out_with_all_copies_of_its_files(tmp_path: Path) -> None:
+    write_files(tmp_path, ["a/b.py", "held/c.py", "held/d.rst", "a/e.md", "a/f.txt", "single.py"])
+    (tmp_path / "a" / "copy.py").write_text((tmp_path / "held" / "c.py").read_text())
+    (tmp_path / "a" / "table.py").write_text("x\n" * 200_000)
+    corpus = load_packages(tmp_path, "held")
+    assert corpus.validation == ["# held/c.py\n" * 9, "# held/d.rst\n" * 9]
+    assert corpus.train == ["# a/b.py\n" * 9, "# a/e.md\n" * 9, "# single.py\n" * 9]
+
+
+def test_a_missing_package_is_refused(tmp_path: Path) -> None:
+    write_files(tmp_path, ["a/b.py"])
+    with pytest.raises(ValueError, match="root must be a folder with the package held, got"):
+        load_packages(tmp_path, "held")
+    with pytest.raises(ValueError, match="root must be a folder with packages beside it, got"):
+        load_packages(tmp_path, "a")

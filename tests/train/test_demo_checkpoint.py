@@ -1,15 +1,17 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from bough.train import PRESETS
-from bough.train.export import llama_config
-from bough.train.model import TrainingModel
+from bough.models.load import load_model
+from bough.train import read_config
+from bough.train.export import config_values
+from bough.train.model import next_token_loss
 
-CHECKPOINT = Path(__file__).parents[2] / "models" / "stdlib-gqa"
+MODELS = Path(__file__).parents[2] / "models"
+CONFIGS = {"stdlib-gqa": "demo"}
 UNSEEN = '''"""Count the words of text files."""
 
 import sys
@@ -27,23 +29,24 @@ if __name__ == "__main__":
 '''
 
 
-def test_the_checkpoint_keeps_within_twelve_million_bytes() -> None:
-    assert sum(path.stat().st_size for path in CHECKPOINT.iterdir()) < 11.9e6
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_checkpoint_keeps_within_twelve_million_bytes(name: str) -> None:
+    assert sum(path.stat().st_size for path in (MODELS / name).iterdir()) < 11.9e6
 
 
-def test_the_checkpoint_has_the_shape_of_the_demo_preset() -> None:
-    config = json.loads((CHECKPOINT / "config.json").read_text())
-    assert config == llama_config(PRESETS["demo"]["shape"], 0)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_checkpoint_has_the_shape_of_its_config_file(name: str) -> None:
+    found = json.loads((MODELS / name / "config.json").read_text())
+    assert found == config_values(read_config(CONFIGS[name], Path("out")).shape, 0)
 
 
 @torch.no_grad()
-def test_the_checkpoint_predicts_python_it_never_saw() -> None:
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_checkpoint_predicts_python_it_never_saw(name: str) -> None:
     torch.set_num_threads(1)
-    weights = load_file(CHECKPOINT / "model.safetensors")
-    model = TrainingModel(PRESETS["demo"]["shape"]).eval()
-    model.load_state_dict({k.removeprefix("model."): v.float() for k, v in weights.items()})
-    tokenizer = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
+    decoder = load_model(MODELS / name, dtype=torch.float32)
+    tokenizer = Tokenizer.from_file(str(MODELS / name / "tokenizer.json"))
     token_ids = torch.tensor([tokenizer.encode(UNSEEN).ids])
     order = torch.randperm(token_ids.shape[1], generator=torch.manual_seed(0))
-    assert model.loss(token_ids) < 2.5
-    assert model.loss(token_ids[:, order]) > 5
+    assert next_token_loss(decoder, token_ids) < 2.5
+    assert next_token_loss(decoder, token_ids[:, order]) > 5

@@ -7,22 +7,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaForCausalLM
 
+from bough.models.load import load_model
 from bough.train import TrainConfig, TrainReport, train
-from bough.train.config import ModelShape
-from bough.train.corpus import standard_library
-from bough.train.model import TrainingModel
 from bough.train.report import model_card
-
-SHAPE = ModelShape(
-    vocab_size=320,
-    hidden_dim=32,
-    num_layers=2,
-    num_q_heads=4,
-    num_kv_heads=2,
-    head_dim=12,
-    mlp_dim=48,
-    max_len=64,
-)
+from tests.train.runs import SHAPE, small_config
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,8 +21,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     output = tmp_path_factory.mktemp("train") / "checkpoint"
-    changes = {"shape": SHAPE, "seq_len": 48, "steps": 40, "num_evaluations": 4, "device": "cpu"}
-    return TrainConfig.preset("tiny", output, source=standard_library() / "json", **changes)
+    return small_config(output)
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +65,11 @@ def test_the_card_of_a_model_of_the_standard_library_names_its_licence(
 
 
 def test_transformers_gives_the_same_logits(report: TrainReport) -> None:
-    weights = load_file(report.output / "model.safetensors")
-    model = TrainingModel(SHAPE).eval()
-    state = {name.removeprefix("model."): weight.float() for name, weight in weights.items()}
-    model.load_state_dict(state)
+    decoder = load_model(report.output, dtype=torch.float32)
     other = LlamaForCausalLM.from_pretrained(report.output, dtype=torch.float32)
     token_ids = torch.randint(SHAPE.vocab_size, (2, 64), generator=torch.manual_seed(0))
     with torch.no_grad():
-        expected = model(token_ids)
+        expected = decoder.logits(decoder.forward_sequences(token_ids))
         torch.testing.assert_close(other(token_ids).logits, expected, atol=2e-5, rtol=1e-4)
     assert expected.std() > 0.1
 

@@ -17,11 +17,13 @@ def test_an_end_of_text_token_follows_every_file() -> None:
 
 def test_windows_are_slices_of_the_stream_and_many_begin_at_a_file() -> None:
     stream = TokenStream(torch.arange(10_000), torch.tensor([0, 7_000, 9_999]), 16)
-    windows = stream.sample(400, torch.Generator().manual_seed(0))
+    windows = stream.sample(400, seed=0)
     assert windows.shape == (400, 17)
     assert (windows.diff(dim=1) == 1).all()
     num_at_file = int(((windows[:, 0] == 0) | (windows[:, 0] == 7_000)).sum())
     assert 25 <= num_at_file <= 80
+    assert torch.equal(windows, stream.sample(400, seed=0))
+    assert not torch.equal(windows, stream.sample(400, seed=1))
 
 
 def test_batches_cover_the_stream_in_order() -> None:

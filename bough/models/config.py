@@ -145,7 +145,9 @@ def _without_nulls(fields: Fields) -> dict[str, object]:
 
 
 def _family(fields: Fields) -> tuple[str, Family]:
-    fields.refuse_code()
+    known = FAMILIES.get(str(fields.values.get("model_type")))
+    if known is None or not known.has_published_code:
+        fields.refuse_code()
     expect(
         not fields.has("quantization_config"),
         "config.json quantization_config",

@@ -23,6 +23,8 @@ class Family:
         has_window: whether `sliding_window` in the config limits what queries see.
         window_switch: the config's key that must be true for the window to count; None where it
             always does.
+        has_published_code: whether its checkpoints carry code that nobody needs to run them;
+            elsewhere code is refused, because nobody knows what it changes.
         defaults: values of keys that config.json may leave out.
     """
 
@@ -36,6 +38,7 @@ class Family:
     has_qk_norm: bool = False
     has_window: bool = False
     window_switch: str | None = None
+    has_published_code: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -84,6 +87,7 @@ FAMILIES: dict[str, Family] = {
         architecture="DeepseekV2ForCausalLM",
         attention="latent",
         experts="softmax",
+        has_published_code=True,
         is_interleaved=True,
         qkv_bias="attention_bias",
         output_bias="attention_bias",
@@ -107,6 +111,7 @@ FAMILIES: dict[str, Family] = {
         architecture="DeepseekV3ForCausalLM",
         attention="latent",
         experts="sigmoid",
+        has_published_code=True,
         is_interleaved="rope_interleave",
         qkv_bias="attention_bias",
         output_bias="attention_bias",

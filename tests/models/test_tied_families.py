@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bough.layers.latent import LatentShape
 from bough.models.config import load_config
 from bough.models.load import load_model
 from tests.checkpoints import (
@@ -122,6 +123,61 @@ def test_what_deepseek_s_configs_leave_out_takes_their_defaults(tmp_path: Path) 
     assert config.num_dense_layers == reference.first_k_dense_replace
     assert config.moe.num_experts == reference.n_routed_experts
     assert config.moe.scaling == reference.routed_scaling_factor
+
+
+PUBLISHED = {
+    "architectures": ["DeepseekV2ForCausalLM"],
+    "attention_bias": False,
+    "auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV2Config"},
+    "first_k_dense_replace": 1,
+    "hidden_act": "silu",
+    "hidden_size": 2048,
+    "intermediate_size": 10944,
+    "kv_lora_rank": 512,
+    "max_position_embeddings": 163840,
+    "model_type": "deepseek_v2",
+    "moe_intermediate_size": 1408,
+    "moe_layer_freq": 1,
+    "n_group": 1,
+    "n_routed_experts": 64,
+    "n_shared_experts": 2,
+    "norm_topk_prob": False,
+    "num_attention_heads": 16,
+    "num_experts_per_tok": 6,
+    "num_hidden_layers": 27,
+    "num_key_value_heads": 16,
+    "q_lora_rank": None,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "rope_scaling": {
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "factor": 40,
+        "mscale": 0.707,
+        "mscale_all_dim": 0.707,
+        "original_max_position_embeddings": 4096,
+        "type": "yarn",
+    },
+    "scoring_func": "softmax",
+    "topk_group": 1,
+    "topk_method": "greedy",
+    "torch_dtype": "bfloat16",
+    "v_head_dim": 128,
+    "vocab_size": 102400,
+}
+
+
+def test_a_config_as_deepseek_publishes_it_is_understood(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED))
+    config = load_config(tmp_path)
+    assert config.spec.elements_per_token == 576
+    assert config.spec.scale == pytest.approx(192**-0.5 * (0.0707 * math.log(40) + 1) ** 2)
+    assert config.latent == LatentShape(key_dim=128, value_dim=128, is_interleaved=True)
+    assert config.context_len == 163840
+    assert config.rope_scaling is not None
+    assert config.rope_scaling.amplitude == pytest.approx(1.0)
+    assert config.moe is not None
+    assert (config.moe.num_groups, config.moe.num_active, config.num_dense_layers) == (1, 6, 1)
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {

@@ -40,7 +40,8 @@ def random_input(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float32)
 
 
 def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((got - expected).detach().abs().max() / expected.abs().max())
+    got, expected = got.detach(), expected.detach()
+    return float((got - expected).abs().max() / expected.abs().max())
 
 
 def make_pool(layer: torch.nn.Module, page_size: int, dtype: torch.dtype = torch.float32) -> KVPool:

@@ -124,7 +124,7 @@ def _kernel_times(run: Callable[[], None]) -> tuple[tuple[str, float], ...]:
     """Trace one warm step."""
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CUDA]) as trace:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as trace:
         run()
         run()
         torch.cuda.synchronize()

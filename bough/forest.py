@@ -21,6 +21,8 @@ from bough.tree_order import (
     sum_over_subtree,
 )
 
+_OF_NODES = ("node_start", "node_len", "node_first_slot", "node_page_start", "node_num_pages")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Forest:
@@ -66,9 +68,10 @@ class Forest:
 
     def __post_init__(self) -> None:
         expect(self.page_size >= 1, "page_size", "at least 1", self.page_size)
-        for name in ("start", "len", "first_slot", "page_start", "num_pages"):
-            values = getattr(self, f"node_{name}")
-            expect(len(values) == self.num_nodes, f"node_{name}", "one a node", len(values))
+        num_nodes = len(self.node_parent)
+        for name in _OF_NODES:
+            if len(values := getattr(self, name)) != num_nodes:
+                expect(False, name, "one a node", len(values))
         stop = np.append(self.node_start + self.node_len, np.int32(0))
         # Index -1, no node, is the last entry.
         is_met = self.node_start == stop[self.node_parent]
@@ -83,7 +86,7 @@ class Forest:
             f"of length query_indptr[-1] = {self.query_indptr[-1]}",
             (len(self.query_node), len(self.query_position)),
         )
-        is_met = self.query_node < self.num_nodes
+        is_met = self.query_node < num_nodes
         expect_all(is_met, "query_node", "a node", self.query_node)
         begin = np.append(self.node_start, np.int32(-1))[self.query_node]
         is_met = (self.query_position >= begin) & (self.query_position < stop[self.query_node])

@@ -1,7 +1,10 @@
-"""Sums along the paths of a forest and over its subtrees, in as many passes as paths are deep in
-powers of two. Only parents are known here."""
+"""Sums along the paths of a forest and over its subtrees, and other passes over short arrays.
+
+A path of 2 ** n nodes takes n passes. Only parents are known here."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,3 +87,16 @@ def first_below(
 def argsort_small(values: npt.NDArray[np.integer], stop: int) -> Index:
     """Sort numbers from 0 to `stop` - 1 stably; of 16 bits they are sorted by radix, in O(n)."""
     return (values.astype(np.uint16) if stop <= 1 << 16 else values).argsort(kind="stable")
+
+
+def distinct(counts: Index) -> tuple[Index, Index]:
+    """Return the distinct ones of some small numbers, ascending, and where each number is there."""
+    found = np.bincount(counts).nonzero()[0]
+    place = np.zeros(int(counts.max(initial=0)) + 1, dtype=np.intp)
+    place[found] = np.arange(len(found))
+    return found, place[counts]
+
+
+def is_same(array: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    """Whether two arrays are one, or hold the same numbers; quicker than comparing entries."""
+    return array is other or array.tobytes() == other.tobytes()

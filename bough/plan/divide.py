@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from bough.plan.block import Blocks
 from bough.plan.cost import CostModel
-from bough.tree_order import Index
+from bough.tree_order import Index, distinct
 
 Seconds = npt.NDArray[np.float64]
 
@@ -31,15 +31,25 @@ class Division(NamedTuple):
         num_tiles: [num_blocks] tiles of each block, on every head split.
         tile_tokens: [num_blocks] KV tokens of each of its tiles but the last.
         rate: [num_blocks] seconds per KV token of a tile on one head split.
-        merge_seconds: expected seconds of merging.
         lower_bound: seconds that no division of these blocks can beat.
     """
 
     num_tiles: Index
     tile_tokens: Index
     rate: Seconds
-    merge_seconds: float
     lower_bound: float
+
+
+class _Items(NamedTuple):
+    """The items of a division by falling cost.
+
+    Attributes:
+        seconds: [n] what items take.
+        num: [n] how many take that.
+    """
+
+    seconds: Seconds
+    num: Index
 
 
 def divide(blocks: Blocks, num_queries: int, cost: CostModel) -> Division:
@@ -50,23 +60,22 @@ def divide(blocks: Blocks, num_queries: int, cost: CostModel) -> Division:
         num_queries: queries of the forest.
         cost: the cost model.
     """
-    rate = cost.rate(blocks.num_queries) / cost.num_head_splits
     num_tokens = blocks.num_tokens
+    count, at = distinct(blocks.num_queries)
+    rate = (cost.rate(count) / cost.num_head_splits)[at]
     if not len(rate):
-        return Division(num_tokens, num_tokens, rate, 0.0, 0.0)
+        return Division(num_tokens, num_tokens, rate, 0.0)
     bound = lower_bound(num_tokens, rate, cost)
     if cost.device.num_workers == 1:
-        num_tiles = np.ones((1, len(rate)), dtype=np.intp)
-        merging = _merge_seconds(num_tiles, blocks, num_queries, cost)
-        return Division(num_tiles[0], np.maximum(1, num_tokens), rate, float(merging[0]), bound)
-    for limits in (_LIMITS[:1], _LIMITS):
-        num_tiles, tile_tokens = _tiles(limits * bound, num_tokens, rate, cost)
-        merging = _merge_seconds(num_tiles, blocks, num_queries, cost)
-        seconds = _falling(num_tiles, tile_tokens, num_tokens, rate, cost)
-        best, makespan = _best(seconds, merging, cost)
-        if makespan <= bound * _GOOD_ENOUGH:
-            break
-    return Division(num_tiles[best], tile_tokens[best], rate, float(merging[best]), bound)
+        return Division(np.ones_like(num_tokens), np.maximum(1, num_tokens), rate, bound)
+    num_tiles, tile_tokens = _tiles(_LIMITS[:1] * bound, num_tokens, rate, cost)
+    (items,) = _falling(num_tiles, tile_tokens, num_tokens, rate, cost)
+    if _makespan(items, cost) <= bound * _GOOD_ENOUGH:
+        return Division(num_tiles[0], tile_tokens[0], rate, bound)
+    num_tiles, tile_tokens = _tiles(_LIMITS * bound, num_tokens, rate, cost)
+    merging = _merge_seconds(num_tiles, blocks, num_queries, cost)
+    best = _best(_falling(num_tiles, tile_tokens, num_tokens, rate, cost), merging, cost)
+    return Division(num_tiles[best], tile_tokens[best], rate, bound)
 
 
 def lower_bound(num_tokens: Index, rate: Seconds, cost: CostModel) -> float:
@@ -125,46 +134,48 @@ def _tiles(
 
 def _falling(
     num_tiles: Index, tile_tokens: Index, num_tokens: Index, rate: Seconds, cost: CostModel
-) -> list[tuple[Seconds, Index]]:
-    """List what the items of each limit take, by falling cost, with how many take that."""
+) -> list[_Items]:
+    """List the items of each limit."""
+    divided = np.flatnonzero((num_tiles > 1).any(axis=0))
     rest = num_tokens - (num_tiles - 1) * tile_tokens
-    seconds = np.concatenate((rest * rate, tile_tokens * rate), axis=1) + cost.device.tile_seconds
-    counts = np.concatenate((np.ones_like(num_tiles), num_tiles - 1), axis=1)
+    seconds = np.concatenate((rest * rate, tile_tokens[:, divided] * rate[divided]), axis=1)
+    seconds += cost.device.tile_seconds
+    counts = np.concatenate((np.ones_like(num_tiles), num_tiles[:, divided] - 1), axis=1)
     counts *= cost.num_head_splits
-    orders = seconds.argsort(axis=1)[:, ::-1]
-    return [(seconds[at, order], counts[at, order]) for at, order in enumerate(orders)]
+    orders = enumerate(falling(seconds))
+    return [_Items(seconds[at, order], counts[at, order]) for at, order in orders]
 
 
-def _best(
-    falling: list[tuple[Seconds, Index]], merging: Seconds, cost: CostModel
-) -> tuple[int, float]:
-    """Choose the limit of the least seconds; return it and its makespan."""
-    workers = cost.device.num_workers
-    least = np.array([_least_makespan(*items, workers) for items in falling])
-    best, best_makespan = -1, np.inf
-    for at in (least + merging).argsort(kind="stable")[:_MOST_DEALT].tolist():
-        if best >= 0 and least[at] + merging[at] >= best_makespan + merging[best]:
-            break
-        seconds, counts = falling[at]
-        makespan = float(least[at])
-        if counts.sum() <= _FEW_ITEMS * workers:
-            makespan = _dealt(seconds.repeat(counts), workers)
-        if best < 0 or makespan + merging[at] < best_makespan + merging[best]:
-            best, best_makespan = at, makespan
-    return best, best_makespan
+def _best(items: list[_Items], merging: Seconds, cost: CostModel) -> int:
+    """Choose the limit of the least seconds, merging included."""
+    least = np.array([_least_makespan(of_limit, cost) for of_limit in items]) + merging
+    best, least_found = -1, np.inf
+    for at in least.argsort(kind="stable")[:_MOST_DEALT].tolist():
+        if least[at] < least_found:
+            seconds = _makespan(items[at], cost) + float(merging[at])
+            best, least_found = (at, seconds) if seconds < least_found else (best, least_found)
+    return best
 
 
-def _least_makespan(seconds: Seconds, counts: Index, num_workers: int) -> float:
+def _makespan(items: _Items, cost: CostModel) -> float:
+    """Deal items to workers where they have few each; else trust the bound."""
+    if items.num.sum() > _FEW_ITEMS * cost.device.num_workers:
+        return _least_makespan(items, cost)
+    return _dealt(items.seconds.repeat(items.num), cost.device.num_workers)
+
+
+def _least_makespan(items: _Items, cost: CostModel) -> float:
     """Return what dealing items by falling cost cannot beat.
 
     Some worker has k + 1 of the first `k x num_workers + 1` items, each of the last one's cost at
     least; and all work together takes its share of every worker.
     """
-    ends = counts.cumsum()
-    heads = np.arange(0, ends[-1], num_workers)
-    nth = seconds[ends.searchsorted(heads, side="right")]
+    workers = cost.device.num_workers
+    ends = items.num.cumsum()
+    heads = np.arange(0, ends[-1], workers)
+    nth = items.seconds[ends.searchsorted(heads, side="right")]
     stacked = float((nth * np.arange(1, len(heads) + 1)).max())
-    return max(stacked, float((seconds * counts).sum()) / num_workers)
+    return max(stacked, float(items.seconds @ items.num) / workers)
 
 
 def _dealt(seconds: Seconds, num_workers: int) -> float:
@@ -175,10 +186,20 @@ def _dealt(seconds: Seconds, num_workers: int) -> float:
     return max(free)
 
 
+def falling(seconds: Seconds) -> Index:
+    """Sort the last axis by falling seconds, to a 65535th of the largest; the first come first."""
+    scale = 65535.0 / seconds.max(initial=1e-30)
+    return (65535.0 - seconds * scale).astype(np.uint16).argsort(kind="stable")
+
+
 def _merge_seconds(num_tiles: Index, blocks: Blocks, num_queries: int, cost: CostModel) -> Seconds:
     """[num_limits] seconds of merging: the queries of several tiles have a partial in each."""
     has_more = np.bincount(blocks.query, minlength=num_queries)[blocks.query] > 1
     always = np.add.reduceat(has_more, blocks.query_begin, dtype=np.intp)
     divided = np.where(num_tiles > 1, blocks.num_queries, always)
-    num_partials = (num_tiles * divided).sum(axis=1)
+    return merge_seconds((num_tiles * divided).sum(axis=1), cost)
+
+
+def merge_seconds(num_partials: Index, cost: CostModel) -> Seconds:
+    """Seconds of writing and merging some numbers of partials."""
     return (cost.partials(num_partials) + cost.merge * (num_partials > 0)) / cost.device.num_workers

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bough.forest import Forest
 from bough.plan.cost import CostModel
-from bough.tree_order import Index
+from bough.tree_order import Index, distinct, is_same
 
 Seconds = npt.NDArray[np.float64]
 
@@ -49,11 +49,13 @@ def fold(forest: Forest, cost: CostModel) -> Tasks:
     own, below = forest.node_num_queries, end - begin
     length = forest.node_visible_len
     inner = (below > own).nonzero()[0]
-    # Cost of tiles for all queries below a node, and for those that end in it alone.
-    fixed, per_token = cost.line(below)
     if not len(inner):
         return _tasks(forest, below, forest.node_start)
-    own_fixed, own_per_token = cost.line(own[inner])
+    # Cost of tiles for all queries below a node, and for those that end in it alone.
+    count, at = distinct(np.concatenate((below, own[inner])))
+    fixed, per_token = (line[at] for line in cost.line(count))
+    own_fixed, own_per_token = fixed[len(below) :], per_token[len(below) :]
+    fixed, per_token = fixed[: len(below)], per_token[: len(below)]
     of_children = np.bincount(forest.node_parent + 1, per_token, forest.num_nodes + 1)[1:]
     is_folded, above = _fold_where_it_pays(
         forest,
@@ -99,7 +101,7 @@ def _fold_where_it_pays(
         reach = length + handed_down[parent]
         is_folded = loss_per_token * reach <= gain
         found = reach * is_folded
-        if (found == handed_down[:-1]).all():
+        if is_same(found, handed_down[:-1]):
             break
         handed_down[:-1] = found
     above = np.zeros(forest.num_nodes + 1, dtype=np.intp)

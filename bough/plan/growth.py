@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from bough.forest import Forest
 from bough.plan.cost import CostModel
 from bough.plan.schedule import Schedule
 from bough.plan.segments import open_segments
 from bough.plan.tables import Arrays
+from bough.tree_order import Index, is_same
 
 # What must not change for a schedule to be kept.
 _FIXED = ("node_parent", "node_start", "node_first_slot", "query_node", "query_indptr")
@@ -35,10 +35,11 @@ class Growth:
         length = (schedule.segment_stop - begin)[self._open]
         self._allowance[self.open_nodes] = np.maximum(length // 4, max(cost.device.kv_quantum, 64))
 
-        seeing = (forest.query_node >= 0).nonzero()[0]
-        self._seeing = None if len(seeing) == forest.num_queries else seeing
-        self._ends = forest.query_node[seeing].astype(np.intp)
-        self._behind = forest.query_position[seeing] - forest.node_len[self._ends]
+        self._seeing: slice | Index = slice(None)
+        if len(forest.subtree[0]) < forest.num_queries:
+            self._seeing = (forest.query_node >= 0).nonzero()[0]
+        self._ends = forest.query_node[self._seeing].astype(np.intp)
+        self._behind = forest.query_position[self._seeing] - forest.node_len[self._ends]
 
         self._node = node
         self._first_slot = forest.node_first_slot[node] + begin
@@ -61,8 +62,7 @@ class Growth:
         grown = (forest.node_len - planned.node_len).astype(np.uint32)
         if (grown > self._allowance).any():
             return False
-        position = forest.query_position
-        position = position if self._seeing is None else position[self._seeing]
+        position = forest.query_position[self._seeing]
         return bool((position - forest.node_len[self._ends] == self._behind).all())
 
     def segment_arrays(self) -> Arrays:
@@ -89,8 +89,3 @@ class Growth:
         """Let open segments reach to the end of their nodes' pages."""
         slots = forest.node_num_pages[self.open_nodes] * forest.page_size
         self._segment_len[self._open] = slots - self._first_slot[self._open]
-
-
-def is_same(array: npt.NDArray[np.integer], other: npt.NDArray[np.integer]) -> bool:
-    """Whether two arrays are one, or hold the same numbers; quicker than comparing entries."""
-    return array is other or array.tobytes() == other.tobytes()

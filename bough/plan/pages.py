@@ -6,7 +6,7 @@ import torch
 
 from bough.forest import Forest, IntArray
 from bough.plan.buffer import pinned
-from bough.plan.growth import is_same
+from bough.tree_order import is_same
 
 
 class PageIds:

@@ -47,19 +47,21 @@ def number_partials(num_queries: int, blocks: Blocks, num_tiles: Index) -> Parti
     has_partials = np.zeros(len(num_tiles), dtype=np.bool_)
     has_partials[block] = True
     size = blocks.num_queries * has_partials
-    first = (size * num_tiles).cumsum() - size * num_tiles
+    num_partials = size * num_tiles
+    ends = num_partials.cumsum()
     # A pair's partials lie one tile's queries apart.
     counts = num_tiles_of_pair[merged]
-    before = counts.cumsum() - counts
-    nearest = first[block] + merged - blocks.query_begin[block] - before * size[block]
+    step = size[block]
+    nearest = (ends - num_partials - blocks.query_begin)[block] + merged
+    nearest -= (counts.cumsum() - counts) * step
     indices = nearest.repeat(counts)
-    indices += np.arange(len(indices)) * size[block].repeat(counts)
+    indices += np.arange(len(indices)) * step.repeat(counts)
 
     tile_size = size.repeat(num_tiles)
     tile_start = tile_size.cumsum() - tile_size
     tile_start[tile_size == 0] = -1
     return Partials(
-        num=int((size * num_tiles).sum()),
+        num=int(num_partials.sum()),
         tile_start=tile_start,
         query_num_tiles=of_query,
         query_num_partials=of_query * is_merged,

@@ -12,7 +12,7 @@ from bough.forest import Forest
 from bough.plan.assign import Assignment, assign
 from bough.plan.block import Blocks, cut_to_blocks
 from bough.plan.cost import CostModel
-from bough.plan.divide import Division, divide
+from bough.plan.divide import Division, divide, falling, merge_seconds
 from bough.plan.fold import Tasks, fold
 from bough.plan.partials import number_partials
 from bough.plan.segments import find_segments
@@ -128,6 +128,7 @@ def _lay_out(
     stop = np.minimum(start + tokens, blocks.stop[block])
     segments = find_segments(forest, tasks, blocks.task[block], start, stop)
     partials = number_partials(forest.num_queries, blocks, num_tiles)
+    splits = cost.num_head_splits
     seconds = cost.device.tile_seconds + division.rate[block] * (stop - start)
     return Schedule(
         tile_segment_indptr=_indptr(segments.num),
@@ -141,21 +142,14 @@ def _lay_out(
         merge_indptr=_indptr(partials.query_num_partials),
         merge_indices=partials.indices,
         query_num_tiles=partials.query_num_tiles,
-        items=_items(seconds, cost.num_head_splits),
+        items=(falling(seconds)[:, None] * splits + np.arange(splits)).reshape(-1),
         tile_seconds=seconds,
         num_workers=cost.device.num_workers,
-        num_head_splits=cost.num_head_splits,
+        num_head_splits=splits,
         num_partials=partials.num,
-        merge_seconds=division.merge_seconds,
+        merge_seconds=float(merge_seconds(np.asarray(len(partials.indices)), cost)),
         lower_bound=division.lower_bound,
     )
-
-
-def _items(tile_seconds: Seconds, num_head_splits: int) -> Index:
-    """Order items by falling cost, to a 65535th of the largest; splits of a tile stay together."""
-    scale = 65535.0 / tile_seconds.max(initial=1e-30)
-    order = (65535.0 - tile_seconds * scale).astype(np.uint16).argsort(kind="stable")
-    return (order[:, None] * num_head_splits + np.arange(num_head_splits)).reshape(-1)
 
 
 def _indptr(counts: Index) -> Index:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from bough.forest import Forest
 from bough.plan.fold import Tasks
@@ -39,16 +40,15 @@ def find_segments(
         start: [num_tiles] first position of each tile.
         stop: [num_tiles] one past its last position.
     """
-    num_links, link_node = _chains(forest, tasks)
-    num_links_of_tile = num_links[tile_task]
-    first_link = (num_links.cumsum() - num_links)[tile_task]
-    tile = np.arange(len(tile_task))
-    link = first_link
-    if len(link_node) > len(num_links):
-        tile = tile.repeat(num_links_of_tile)
-        before = num_links_of_tile.cumsum() - num_links_of_tile
-        link = np.arange(len(tile)) + (first_link - before).repeat(num_links_of_tile)
-    node = link_node[link]
+    tile, node = np.arange(len(tile_task)), tasks.node[tile_task]
+    has_chain = forest.node_start[tasks.node] > tasks.start
+    if has_chain.any():
+        num_links, link_node = _chains(forest, tasks, has_chain)
+        first_link = (num_links.cumsum() - num_links)[tile_task]
+        num_links = num_links[tile_task]
+        tile = tile.repeat(num_links)
+        shift = first_link - num_links.cumsum() + num_links
+        node = link_node[np.arange(len(tile)) + shift.repeat(num_links)]
     origin = forest.node_start[node]
     begin = np.maximum(start[tile] - origin, 0)
     end = np.minimum(stop[tile] - origin, forest.node_len[node])
@@ -59,16 +59,16 @@ def find_segments(
     return Segments(num, node[is_met], begin[is_met], end[is_met])
 
 
-def _chains(forest: Forest, tasks: Tasks) -> tuple[Index, Index]:
+def _chains(forest: Forest, tasks: Tasks, has_chain: npt.NDArray[np.bool_]) -> tuple[Index, Index]:
     """List the nodes of every task's chain, root first, after counting them by task."""
     node, task = tasks.node, np.arange(len(tasks.node))
     tasks_above, nodes_above = [task], [node]
-    while len(above := (forest.node_start[node] > tasks.start[task]).nonzero()[0]):
-        task, node = task[above], forest.node_parent[node[above]]
+    above = has_chain.nonzero()[0]
+    while len(above):
+        task, node = task[above], forest.node_parent[node[above]].astype(np.intp)
         tasks_above.append(task)
         nodes_above.append(node)
-    if len(nodes_above) == 1:
-        return np.ones_like(node), node
+        above = (forest.node_start[node] > tasks.start[task]).nonzero()[0]
     link_task = np.concatenate(tasks_above[::-1])
     link_node = np.concatenate(nodes_above[::-1])
     num_links = np.bincount(link_task, minlength=len(tasks.node))
@@ -88,10 +88,11 @@ def open_segments(forest: Forest, node: Index, stop: Index, max_tile_queries: in
     """
     own = forest.node_num_queries
     _, begin, end = forest.subtree
-    first_query = forest.query_indptr[:-1]
-    first_query = first_query[forest.query_indptr[1:] > first_query]
-    ends = forest.query_node[first_query]
-    num_requests = np.bincount(ends + 1, minlength=forest.num_nodes + 1)[1:]
-    is_open = (num_requests == 1) & (own <= max_tile_queries) & (end - begin == own)
+    is_open = (end - begin == own) & (own <= max_tile_queries)
+    if own.max(initial=0) > 1:
+        first_query = forest.query_indptr[:-1]
+        first_query = first_query[forest.query_indptr[1:] > first_query]
+        ends = forest.query_node[first_query]
+        is_open &= np.bincount(ends + 1, minlength=forest.num_nodes + 1)[1:] == 1
     is_open &= forest.node_visible_len == forest.node_len
     return (is_open[node] & (stop == forest.node_len[node])).nonzero()[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bough.bench.kernel import Row
@@ -13,6 +14,8 @@ from bough.bench.report import Report
 # Ours first; colours that hold in greyscale and for the colour-blind.
 _COLOURS = ("#1b6f4a", "#c9a26b", "#7f8fa6", "#b56576", "#54478c", "#2a9d8f", "#9a8c98")
 _GROUP_WIDTH = 0.8
+# Cases side by side; more go into bands below each other.
+_MOST_CASES = 10
 
 
 def plot_kernel(report: Report, path: Path) -> None:
@@ -25,37 +28,50 @@ def plot_kernel(report: Report, path: Path) -> None:
         path: the picture to write; its suffix says which format.
     """
     rows = [row for row in report.rows if isinstance(row, Row)]
+    num_bands = -(-len(rows) // _MOST_CASES)
+    per_band = -(-len(rows) // num_bands)
+    size = (max(6.5, 1.1 * per_band + 2.5), 0.9 + 3.5 * num_bands)
+    figure = Figure(figsize=size, layout="constrained")
+    bands = figure.subplots(num_bands, 1, squeeze=False)[:, 0]
+    highest = max(_roof(row) for row in rows)
+    highest = max([highest, *(score.gb_per_s or 0 for row in rows for score in row.scores)])
+    for index, axes in enumerate(bands):
+        _draw_band(axes, rows[index * per_band : (index + 1) * per_band], per_band)
+        axes.set_ylim(0, 1.25 * highest)
+    names = len(rows[0].scores) + 1
+    bands[0].legend(frameon=False, ncols=names, loc="upper left", fontsize=8)
+    bands[0].set_title(_title(report), loc="left", fontsize=9, color="#444444")
+    figure.savefig(path, dpi=160)
+
+
+def _draw_band(axes: Axes, rows: list[Row], num_places: int) -> None:
+    """Draw cases side by side, with room for `num_places` of them."""
     names = [score.name for score in rows[0].scores]
-    figure = Figure(figsize=(max(6.5, 1.1 * len(rows) + 2.5), 4.4), layout="constrained")
-    axes = figure.subplots()
     at = np.arange(len(rows))
     width = _GROUP_WIDTH / len(names)
-    highest = 0.0
     for index, name in enumerate(names):
-        scores = [row.score(name) for row in rows]
-        heights = [score.gb_per_s or 0.0 for score in scores]
-        highest = max(highest, *heights)
+        heights = [row.score(name).gb_per_s or 0.0 for row in rows]
         offset = (index - (len(names) - 1) / 2) * width
         colour = _COLOURS[index % len(_COLOURS)]
         bars = axes.bar(at + offset, heights, width * 0.94, color=colour, label=name, zorder=2)
         labels = ["" if not height else _short(height) for height in heights]
         rotation = 90 if len(names) > 3 else 0
         axes.bar_label(bars, labels, padding=2, fontsize=7, color="#444444", rotation=rotation)
-    roof = [(row.kv_bytes + row.qo_bytes) / row.roofline_us / 1e3 for row in rows]
     edges = np.append(at - 0.5, len(rows) - 0.5)
+    roof = [_roof(row) for row in rows]
     axes.stairs(roof, edges, baseline=None, color="#222222", lw=1.4, label="roofline", zorder=3)
     labels = [row.case.replace("|", "\n").replace(" ", "\n") for row in rows]
     axes.set_xticks(at, labels, fontsize=8)
-    axes.set_xlim(-0.5, len(rows) - 0.5)
-    axes.set_ylim(0, 1.25 * max(highest, *roof))
+    axes.set_xlim(-0.5, num_places - 0.5)
     axes.set_ylabel("unique KV, Q and O, GB/s")
     axes.grid(axis="y", color="#e6e6e6", zorder=0)
     axes.tick_params(length=0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.legend(frameon=False, ncols=len(names) + 1, loc="upper left", fontsize=8)
-    axes.set_title(_title(report), loc="left", fontsize=9, color="#444444")
-    figure.savefig(path, dpi=160)
+
+
+def _roof(row: Row) -> float:
+    return (row.kv_bytes + row.qo_bytes) / row.roofline_us / 1e3
 
 
 def _title(report: Report) -> str:

@@ -143,9 +143,13 @@ def _read_cases(
     query_len: int,
     is_shuffled: bool,
 ) -> list[Case]:
-    from bough.bench.suites import read_cases
+    from bough.bench.suites import TRACE, read_cases
     from bough.bench.trace import trace_cases
 
+    if suite == TRACE:
+        if trace is None:
+            raise ValueError("--suite trace must come with a --trace FILE, got none")
+        suite = None
     cases = read_cases(suite, workloads, query_len=query_len, is_shuffled=is_shuffled)
     if trace is None:
         if concurrency:

@@ -55,6 +55,8 @@ class Summary:
             plan with sharing off; None where both were not measured.
         pages: forests that were measured at several page sizes.
         plan_error: the largest of |predicted - measured| / measured, over all cases.
+        fewer_bytes: how many times fewer bytes than FlashAttention-3 ours moves at `memory` and
+            at the `L2`, geometric means, where they were counted.
     """
 
     mean: dict[str, float]
@@ -63,6 +65,7 @@ class Summary:
     worst_alone: Worst | None
     pages: tuple[PageRatio, ...]
     plan_error: Worst | None
+    fewer_bytes: dict[str, float]
 
 
 def summarise(rows: Sequence[Row]) -> Summary:
@@ -84,6 +87,7 @@ def summarise(rows: Sequence[Row]) -> Summary:
         worst_alone=max(alone, key=lambda found: found.times) if alone and has_both else None,
         pages=tuple(_page_ratios(rows)),
         plan_error=_plan_error(rows),
+        fewer_bytes=_fewer_bytes(rows),
     )
 
 
@@ -109,6 +113,10 @@ def summary_lines(summary: Summary) -> list[str]:
     if summary.plan_error is not None:
         worst = summary.plan_error
         lines.append(f"predicted times: off by at most {worst.times:.0%} ({worst.case})")
+    lines += [
+        f"{level}: {times:.1f}x fewer bytes than {FA3}, geometric mean"
+        for level, times in summary.fewer_bytes.items()
+    ]
     return lines
 
 
@@ -147,3 +155,15 @@ def _plan_error(rows: Sequence[Row]) -> Worst | None:
         if (us := row.scores[0].us) is not None
     ]
     return max(errors, key=lambda error: error.times, default=None)
+
+
+def _fewer_bytes(rows: Sequence[Row]) -> dict[str, float]:
+    levels: dict[str, list[float]] = {"memory": [], "L2": []}
+    for row in rows:
+        ours = row.scores[0]
+        theirs = next((score for score in row.scores if score.name == FA3), ours)
+        if theirs is not ours and ours.dram_bytes and theirs.dram_bytes:
+            levels["memory"].append(theirs.dram_bytes / ours.dram_bytes)
+        if theirs is not ours and ours.l2_bytes and theirs.l2_bytes:
+            levels["L2"].append(theirs.l2_bytes / ours.l2_bytes)
+    return {level: geometric_mean(ratios) for level, ratios in levels.items() if ratios}

@@ -85,6 +85,18 @@ def test_the_prediction_that_is_off_by_most_is_named(measured: Row) -> None:
     assert (summary.plan_error.case, summary.plan_error.times) == ("1|4", pytest.approx(0.25))
 
 
+def test_counted_bytes_are_compared_at_both_levels(measured: Row) -> None:
+    row = with_times(measured, "1|4", 100, fa3=200)
+    assert summarise([row]).fewer_bytes == {}
+    ours, fa3 = row.scores
+    counted = (
+        replace(ours, dram_bytes=10, l2_bytes=20),
+        replace(fa3, dram_bytes=40, l2_bytes=200),
+    )
+    fewer = summarise([replace(row, scores=counted)]).fewer_bytes
+    assert fewer == {"memory": pytest.approx(4), "L2": pytest.approx(10)}
+
+
 def test_every_figure_has_a_line(measured: Row) -> None:
     rows = [
         with_times(measured, "1|4 page=16", 100, apart=100, fa3=250),

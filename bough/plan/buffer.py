@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from bough.plan.tables import Arrays
@@ -27,49 +29,56 @@ class TableBuffer:
     """
 
     def __init__(self, lengths: Mapping[str, int], device: str) -> None:
-        self._lengths = dict(lengths)
-        self._begin: dict[str, int] = {}
+        self._places: dict[str, tuple[int, int]] = {}
         end = 0
         for name, length in lengths.items():
-            self._begin[name] = end
-            end += -(-length * _words(name) // _ALIGNMENT) * _ALIGNMENT
+            num_words = length * _words(name)
+            self._places[name] = (end, end + num_words)
+            end += -(-num_words // _ALIGNMENT) * _ALIGNMENT
         self._buffer = torch.zeros(end, dtype=torch.int32, device=device)
         self._is_host = self._buffer.device.type == "cpu"
+        self._host = self._buffer.numpy() if self._is_host else np.zeros(0, dtype=np.int32)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return each table as a view of the buffer."""
         return {
-            name: _typed(self._buffer[begin : begin + self._lengths[name] * _words(name)], name)
-            for name, begin in self._begin.items()
+            name: _typed(self._buffer[begin:end], name)
+            for name, (begin, end) in self._places.items()
         }
 
     def write(self, arrays: Arrays) -> None:
         """Overwrite neighbouring tables, zero behind what is written.
 
         Args:
-            arrays: tables that stand one after the other in the buffer, none between them left
-                out.
+            arrays: tables as they lie in the buffer, none between them left out.
         """
-        begins = [self._begin[name] for name in arrays]
-        low = min(begins)
-        high = max(self._begin[name] + self._lengths[name] * _words(name) for name in arrays)
-        target = self._buffer[low:high]
-        source = target.zero_() if self._is_host else pinned(high - low)
-        numbers = source.numpy()
-        for (name, array), begin in zip(arrays.items(), begins, strict=True):
-            at = begin - low
-            stop = at + len(array) * _words(name)
-            (numbers[at:stop].view(np.int64) if name in _WIDE else numbers[at:stop])[:] = array
-        if source is not target:
-            target.copy_(source, non_blocking=True)
+        if self._is_host:
+            self._fill(self._host, 0, arrays)
+            return
+        names = list(arrays)
+        low, high = self._places[names[0]][0], self._places[names[-1]][1]
+        staged = pinned(high - low)
+        self._fill(staged.numpy(), low, arrays)
+        self._buffer[low:high].copy_(staged, non_blocking=True)
+
+    def _fill(self, numbers: npt.NDArray[Any], origin: int, arrays: Arrays) -> None:
+        """Write tables to memory that stands for the buffer from `origin` on."""
+        for name, array in arrays.items():
+            begin, end = self._places[name]
+            table = numbers[begin - origin : end - origin]
+            if name in _WIDE:
+                table = table.view(np.int64)
+            table[: len(array)] = array
+            if len(array) < len(table):
+                table[len(array) :] = 0
 
 
 def pinned(length: int) -> torch.Tensor:
-    """[length] zeros of int32 that a GPU can copy while the host goes on.
+    """[length] numbers of int32 that a GPU can copy while the host goes on.
 
     The allocator hands their memory out again only once such copies are done.
     """
-    return torch.zeros(length, dtype=torch.int32, pin_memory=True)
+    return torch.empty(length, dtype=torch.int32, pin_memory=True)
 
 
 def _words(name: str) -> int:

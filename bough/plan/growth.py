@@ -65,25 +65,26 @@ class Growth:
         position = forest.query_position[self._seeing]
         return bool((position - forest.node_len[self._ends] == self._behind).all())
 
-    def segment_arrays(self) -> Arrays:
-        """Collect what stays of the segments."""
-        return {
-            "segment_first_slot": self._first_slot - self._page * self.planned.page_size,
-            "segment_position": self._position,
-        }
+    def all_arrays(self, forest: Forest) -> Arrays:
+        """Collect the tables of segments and positions, for a forest that the schedule serves."""
+        changed = self.changed_arrays(forest)
+        fixed = {"segment_first_slot": self._first_slot % forest.page_size}
+        return fixed | {"segment_position": self._position} | self._segments() | changed
 
-    def arrays(self, forest: Forest) -> Arrays:
-        """Collect what grows, for a forest that the schedule serves."""
+    def changed_arrays(self, forest: Forest) -> Arrays:
+        """Collect those of them that changed since the last call."""
         current, self._current = self._current, forest
-        if not is_same(forest.node_page_start, current.node_page_start):
+        has_moved = not is_same(forest.node_page_start, current.node_page_start)
+        has_more = not is_same(forest.node_num_pages, current.node_num_pages)
+        if has_moved:
             self._page_start = forest.node_page_start[self._node] + self._page
-        if not is_same(forest.node_num_pages, current.node_num_pages):
+        if has_more:
             self._reserve(forest)
-        return {
-            "segment_page_start": self._page_start,
-            "segment_len": self._segment_len,
-            "query_position": forest.query_position,
-        }
+        position: Arrays = {"query_position": forest.query_position}
+        return self._segments() | position if has_moved or has_more else position
+
+    def _segments(self) -> Arrays:
+        return {"segment_page_start": self._page_start, "segment_len": self._segment_len}
 
     def _reserve(self, forest: Forest) -> None:
         """Let open segments reach to the end of their nodes' pages."""

@@ -80,6 +80,6 @@ def _changed(written: Forest, forest: Forest) -> tuple[int, int]:
 
 
 def _is_same_memory(array: IntArray, other: IntArray) -> bool:
-    return array is other or (
-        array.ctypes.data == other.ctypes.data and array.strides == other.strides
-    )
+    if array is other:
+        return True
+    return array.ctypes.data == other.ctypes.data and array.strides == other.strides

@@ -75,7 +75,7 @@ class Plan:
         if self._capacity is not None:
             expect_room("pages", len(forest.page_indices), self._capacity.num_pages)
         if self._buffer is not None:
-            self._buffer.write(self._growth.arrays(forest))
+            self._buffer.write(self._growth.changed_arrays(forest))
             self._write_pages(forest)
         self.forest = forest
         self.memo.clear()
@@ -203,4 +203,4 @@ def make_plan(
 
 def _arrays(forest: Forest, schedule: Schedule, growth: Growth) -> Arrays:
     """Collect all tables, in the order in which they lie."""
-    return schedule_arrays(schedule) | growth.segment_arrays() | growth.arrays(forest)
+    return schedule_arrays(schedule) | growth.all_arrays(forest)

@@ -12,10 +12,12 @@ HAS_GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
 PINS := -c constraints.txt $(if $(HAS_GPU),,-c constraints-cpu.txt -r constraints-cpu.txt)
 INSTALLED := .venv/installed
 
-# A dozen questions below one file header, four samples each, from the model in this repository.
+# A dozen questions below one file header, four samples each, from a model in this repository:
+# grouped-query attention, or with MODEL=gla grouped latent attention.
+MODEL ?= gqa
 demo: $(INSTALLED)
 	@mkdir -p out
-	.venv/bin/bough generate --model models/stdlib-gqa --prompts examples/demo.jsonl \
+	.venv/bin/bough generate --model models/stdlib-$(MODEL) --prompts examples/demo.jsonl \
 		--output out/demo.jsonl --n 4 --temperature 0.6 --seed 1 \
 		--device cpu --dtype float32 --show 3
 

@@ -11,7 +11,7 @@ from bough.train.export import config_values
 from bough.train.model import next_token_loss
 
 MODELS = Path(__file__).parents[2] / "models"
-CONFIGS = {"stdlib-gqa": "demo"}
+CONFIGS = {"stdlib-gqa": "demo", "stdlib-gla": "demo-gla"}
 UNSEEN = '''"""Count the words of text files."""
 
 import sys

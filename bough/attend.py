@@ -8,6 +8,7 @@ from importlib import import_module
 import torch
 
 from bough.kernels.backend import KV, Backend
+from bough.kernels.gluon.latent.config import refusal
 from bough.plan import Plan
 from bough.spec import AttentionSpec
 
@@ -16,6 +17,7 @@ _HOMES = {
     "reference": ("bough.kernels.reference", "ReferenceBackend"),
     "cpu": ("bough.kernels.cpu", "CpuBackend"),
     "triton": ("bough.kernels.triton", "TritonBackend"),
+    "gluon": ("bough.kernels.gluon.backend", "GluonBackend"),
 }
 _BY_DEVICE = {"cpu": "cpu", "cuda": "triton"}
 
@@ -38,7 +40,8 @@ def attend(
             contiguous.
         plan: the schedule, made for the same spec, device and page size.
         sinks: [num_q_heads] logits of the attention sinks, where the spec has them.
-        backend: `cpu`, `triton` or `reference`; by the device of `q` when None.
+        backend: `cpu`, `triton`, `gluon` or `reference`; by the device of `q` when None, and on
+            Hopper `gluon` for the latents that it takes.
 
     Returns:
         out [num_tokens, num_q_heads, v_dim] in q's dtype, and lse [num_tokens, num_q_heads] fp32,
@@ -55,7 +58,7 @@ def attend(
         raise ValueError(f"sinks must be {'given' if spec.sinks else 'None'} for this spec")
     if sinks is not None and sinks.shape != (spec.num_q_heads,):
         raise ValueError(f"sinks must be [{spec.num_q_heads}], got {list(sinks.shape)}")
-    return _backend(backend, q.device).attend(q, kv, plan, sinks)
+    return _backend(backend or _preferred(q, spec), q.device).attend(q, kv, plan, sinks)
 
 
 def store_kv(kv: KV, new: KV, slots: torch.Tensor, *, backend: str | None = None) -> None:
@@ -86,6 +89,14 @@ def store_kv(kv: KV, new: KV, slots: torch.Tensor, *, backend: str | None = None
     ):
         raise ValueError(f"slots must be from -1 to {most - 1}, got {slots.tolist()}")
     _backend(backend, planes[0].device).store_kv(kv, new, slots)
+
+
+def _preferred(q: torch.Tensor, spec: AttentionSpec) -> str | None:
+    """Name the backend written for a spec and a card; None where any of the device's will do."""
+    if q.device.type != "cuda":
+        return None
+    capability = torch.cuda.get_device_capability(q.device)
+    return "gluon" if refusal(spec, q.dtype, capability) is None else None
 
 
 def _backend(name: str | None, device: torch.device) -> Backend:

@@ -10,6 +10,7 @@ from bough.bench.contestant import Contestant
 from bough.bench.fa3 import FlashAttention3
 from bough.bench.flashinfer import FlashInferCascade, FlashInferDecode
 from bough.bench.flex import FlexAttention
+from bough.bench.latents import FlashAttention3Latent, FlashMla
 from bough.bench.ours import Bough, BoughApart
 from bough.bench.sdpa import TorchSdpa
 from bough.expect import expect
@@ -20,6 +21,8 @@ _BY_DEVICE: dict[str, tuple[Contestant, ...]] = {
         Bough(),
         BoughApart(),
         FlashAttention3(),
+        FlashAttention3Latent(),
+        FlashMla(),
         FlashInferDecode(),
         FlashInferCascade(),
         FlexAttention(),

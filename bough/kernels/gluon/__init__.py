@@ -1,0 +1,1 @@
+"""The Hopper backend: a plan's tiles as warp-specialised Gluon kernels."""

@@ -1,0 +1,86 @@
+"""Which KV a program visits: its tile's segments, cut into blocks that producer and consumers
+walk in step."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+
+
+class Work(NamedTuple):
+    """One program's share: rows of a tile on one stored head, over the tile's segments.
+
+    Positions are those of requests; `stop` is one past the newest query's, `oldest` the oldest's.
+    """
+
+    tile: Any
+    head: Any
+    first_row: Any
+    num_rows: Any
+    query_begin: Any
+    first_segment: Any
+    num_blocks: Any
+    stop: Any
+    oldest: Any
+
+
+@gluon.jit
+def find_work(
+    tables,
+    NUM_KV_HEADS: gl.constexpr,
+    GROUP_SIZE: gl.constexpr,
+    NUM_SLICES: gl.constexpr,
+    BLOCK_ROWS: gl.constexpr,
+    BLOCK_KV: gl.constexpr,
+    IS_ALIGNED: gl.constexpr,
+):
+    """Read this program's item; no blocks where it has no item or no rows."""
+    program = gl.program_id(0)
+    num_items = gl.load(tables.num_items)
+    item = gl.load(tables.items + gl.minimum(program // NUM_SLICES, num_items - 1))
+    tile = item // NUM_KV_HEADS
+    first_row = (program % NUM_SLICES) * BLOCK_ROWS
+    num_rows = gl.load(tables.tile_num_queries + tile) * GROUP_SIZE
+    query_begin = gl.load(tables.tile_query_begin + tile)
+    # Queries of a tile ascend by position.
+    first = gl.load(tables.query_indices + query_begin)
+    last = gl.load(tables.query_indices + query_begin + num_rows // GROUP_SIZE - 1)
+    oldest = gl.load(tables.query_position + first)
+    stop = gl.load(tables.query_position + last) + 1
+    first_segment = gl.load(tables.tile_segment_indptr + tile)
+    last_segment = gl.load(tables.tile_segment_indptr + tile + 1)
+    num_blocks = 0
+    for segment in range(first_segment, last_segment):
+        num_tokens = segment_tokens(tables, segment, stop)
+        if IS_ALIGNED and num_tokens > 0:
+            num_tokens += gl.load(tables.segment_first_slot + segment) % BLOCK_KV
+        num_blocks += (num_tokens + BLOCK_KV - 1) // BLOCK_KV
+    is_idle = (program // NUM_SLICES >= num_items) | (first_row >= num_rows)
+    num_blocks = gl.where(is_idle, 0, gl.maximum(num_blocks, 1))
+    return Work(
+        tile,
+        item % NUM_KV_HEADS,
+        first_row,
+        num_rows,
+        query_begin,
+        first_segment,
+        num_blocks,
+        stop,
+        oldest,
+    )
+
+
+@gluon.jit
+def segment_tokens(tables, segment, stop):
+    """Tokens of a segment that the newest query sees; the segment may hold reserved slots."""
+    seen = stop - gl.load(tables.segment_position + segment)
+    return gl.maximum(gl.minimum(gl.load(tables.segment_len + segment), seen), 0)
+
+
+@gluon.jit
+def segment_span(tables, segment, stop):
+    """First position of a segment, and one past the last that the newest query sees."""
+    origin = gl.load(tables.segment_position + segment)
+    return origin, origin + segment_tokens(tables, segment, stop)

@@ -1,0 +1,408 @@
+"""Attention of latents of 512 columns: a warpgroup weighs, two add up half of the columns each."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from bough.kernels.gluon.latent.rows import (
+    LOG2_E,
+    find_targets,
+    finish_rows,
+    locate_rows,
+    store_columns,
+)
+from bough.kernels.gluon.latent.softmax import weigh
+from bough.kernels.gluon.latent.walk import find_work, segment_span, segment_tokens
+
+
+class Buffers(NamedTuple):
+    """What warpgroups share: tiles, vectors, and barriers that tell who may use them."""
+
+    state_blocks: Any
+    rope_block: Any
+    q_columns: Any
+    weights: Any
+    factors: Any
+    targets: Any
+    full: Any
+    signals: Any
+
+
+HAS_ROPE = gl.constexpr(0)
+HAS_WEIGHTS = gl.constexpr(1)
+HAS_SCORES = gl.constexpr(2)
+ADDED = gl.constexpr(3)
+HAS_INVERSE = gl.constexpr(4)
+
+
+@gluon.jit
+def attend_wide(
+    queries,
+    state_boxes,
+    rope_boxes,
+    sinks_ptr,
+    tables,
+    states,
+    scale,
+    NUM_KV_HEADS: gl.constexpr,
+    GROUP_SIZE: gl.constexpr,
+    V_DIM: gl.constexpr,
+    ROPE_DIM: gl.constexpr,
+    PAGE_SIZE: gl.constexpr,
+    HAS_SINKS: gl.constexpr,
+    NUM_SLICES: gl.constexpr,
+    NUM_STAGES: gl.constexpr,
+    ADDER_REGISTERS: gl.constexpr,
+):
+    """Attend 64 rows to segments; queries stay in registers, so that three blocks fit."""
+    BLOCK_KV: gl.constexpr = 64
+    dtype: gl.constexpr = queries.ptr.dtype.element_ty
+    work = find_work(tables, NUM_KV_HEADS, GROUP_SIZE, NUM_SLICES, 64, BLOCK_KV, True)
+    HALF: gl.constexpr = V_DIM // 2
+    TILE: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
+    VECTOR: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    state_blocks = gl.allocate_shared_memory(dtype, [2 * NUM_STAGES, BLOCK_KV, HALF], TILE)
+    rope_block = gl.allocate_shared_memory(dtype, [BLOCK_KV, ROPE_DIM], TILE)
+    q_columns = gl.allocate_shared_memory(dtype, [2, 64, 64], TILE)
+    weights = gl.allocate_shared_memory(dtype, [64, BLOCK_KV], TILE)
+    factors = gl.allocate_shared_memory(gl.float32, [2, 64], VECTOR)
+    targets = gl.allocate_shared_memory(gl.int32, [64], VECTOR)
+    full = gl.allocate_shared_memory(gl.int64, [NUM_STAGES, 1], mbarrier.MBarrierLayout())
+    # One barrier each for: a rotary block is there, weights are there, scores of the next block
+    # are there, both halves are added, the last factors are there.
+    signals = gl.allocate_shared_memory(gl.int64, [5, 1], mbarrier.MBarrierLayout())
+    for stage in gl.static_range(NUM_STAGES):
+        mbarrier.init(full.index(stage), count=1)
+    for signal in gl.static_range(5):
+        mbarrier.init(signals.index(signal), count=2 if signal == ADDED else 1)
+    fence_async_shared()
+    buffers = Buffers(state_blocks, rope_block, q_columns, weights, factors, targets, full, signals)
+    gl.warp_specialize(
+        [
+            (_weigh_blocks, (
+                queries, sinks_ptr, tables, states, scale, work, buffers, NUM_KV_HEADS,
+                GROUP_SIZE, V_DIM, ROPE_DIM, HAS_SINKS, BLOCK_KV, NUM_STAGES,
+            )),
+            (_add_left, (
+                states, work, buffers, NUM_KV_HEADS, GROUP_SIZE, V_DIM, NUM_STAGES,
+            )),
+            (_add_right, (
+                state_boxes, rope_boxes, tables, states, work, buffers, NUM_KV_HEADS, GROUP_SIZE,
+                V_DIM, ROPE_DIM, PAGE_SIZE, BLOCK_KV, NUM_STAGES,
+            )),
+        ],
+        [4, 4],
+        [ADDER_REGISTERS, ADDER_REGISTERS],
+    )  # fmt: skip
+
+
+@gluon.jit
+def _query_columns(queries, start, mask_row, column, staging, LAYOUT: gl.constexpr):
+    """Load 64 columns of 64 rows by way of shared memory, as the left factor of a product."""
+    FROM: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
+    offs = column + gl.arange(0, 64, layout=gl.SliceLayout(0, FROM))
+    ptrs = queries.ptr + start[:, None] + offs[None, :]
+    staging.store(gl.load(ptrs, mask=mask_row[:, None], other=0.0))
+    return staging.load(LAYOUT)
+
+
+@gluon.jit
+def _weigh_blocks(
+    queries,
+    sinks_ptr,
+    tables,
+    states,
+    scale,
+    work,
+    buffers,
+    NUM_KV_HEADS: gl.constexpr,
+    GROUP_SIZE: gl.constexpr,
+    V_DIM: gl.constexpr,
+    ROPE_DIM: gl.constexpr,
+    HAS_SINKS: gl.constexpr,
+    BLOCK_KV: gl.constexpr,
+    NUM_STAGES: gl.constexpr,
+):
+    """Turn blocks into weights, which take the place of the rotary keys in shared memory."""
+    SCORE: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_KV, 16]
+    )
+    LEFT: gl.constexpr = gl.DotOperandLayout(0, SCORE, 2)
+    ROWS: gl.constexpr = gl.SliceLayout(1, SCORE)
+    dtype: gl.constexpr = buffers.weights.dtype
+    if work.num_blocks > 0:
+        FROM: gl.constexpr = gl.SliceLayout(1, gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0]))
+        query, q_head, mask_row = locate_rows(tables, work, work.first_row, GROUP_SIZE, FROM)
+        start = query.to(gl.int64) * queries.stride_token + q_head * queries.stride_head
+        q0 = _query_columns(queries, start, mask_row, 0, buffers.q_columns.index(0), LEFT)
+        q1 = _query_columns(queries, start, mask_row, 64, buffers.q_columns.index(0), LEFT)
+        q2 = _query_columns(queries, start, mask_row, 128, buffers.q_columns.index(0), LEFT)
+        q3 = _query_columns(queries, start, mask_row, 192, buffers.q_columns.index(0), LEFT)
+        q4 = _query_columns(queries, start, mask_row, 256, buffers.q_columns.index(0), LEFT)
+        q5 = _query_columns(queries, start, mask_row, 320, buffers.q_columns.index(0), LEFT)
+        q6 = _query_columns(queries, start, mask_row, 384, buffers.q_columns.index(0), LEFT)
+        _query_columns(queries, start, mask_row, 448, buffers.q_columns.index(0), LEFT)
+        _query_columns(queries, start, mask_row, 512, buffers.q_columns.index(1), LEFT)
+        fence_async_shared()
+        gl.thread_barrier()
+        position, target = find_targets(tables, work, work.first_row, GROUP_SIZE, ROWS)
+        buffers.targets.store(target)
+        zeros = gl.zeros([64, BLOCK_KV], gl.float32, SCORE)
+        peak = gl.full([64], float("-inf"), gl.float32, ROWS)
+        total = gl.zeros([64], gl.float32, ROWS)
+        scale_log2 = scale * LOG2_E
+
+        segment = work.first_segment
+        first, end = segment_span(tables, segment, work.stop)
+        low = gl.load(tables.segment_first_slot + segment) % BLOCK_KV
+        first -= low
+        weight16 = gl.zeros([64, BLOCK_KV], dtype, SCORE)
+        decay = gl.full([64], 1.0, gl.float32, ROWS)
+        stage = 0
+        phase = 0
+        for block in range(work.num_blocks + 1):
+            # Past the last block nothing is waited for, and what is multiplied is not used.
+            is_block = block < work.num_blocks
+            left = buffers.state_blocks.index(2 * stage)
+            right = buffers.state_blocks.index(2 * stage + 1)
+            mbarrier.wait(buffers.full.index(stage), phase, pred=is_block)
+            x = warpgroup_mma(q0, _key(left, 0), zeros, use_acc=False, is_async=True)
+            x = warpgroup_mma(q1, _key(left, 64), x, is_async=True)
+            x = warpgroup_mma(q2, _key(left, 128), x, is_async=True)
+            x = warpgroup_mma(q3, _key(left, 192), x, is_async=True)
+            x = warpgroup_mma(q4, _key(right, 0), x, is_async=True)
+            x = warpgroup_mma(q5, _key(right, 64), x, is_async=True)
+            x = warpgroup_mma(q6, _key(right, 128), x, is_async=True)
+            x = warpgroup_mma(buffers.q_columns.index(0), _key(right, 192), x, is_async=True)
+            mbarrier.wait(buffers.signals.index(HAS_ROPE), block & 1, pred=is_block)
+            x = warpgroup_mma(
+                buffers.q_columns.index(1), buffers.rope_block.permute((1, 0)), x, is_async=True
+            )
+            if block > 0:
+                mbarrier.wait(buffers.signals.index(ADDED), block & 1)
+                buffers.weights.store(weight16)
+                buffers.factors.index(0).store(decay)
+                fence_async_shared()
+                mbarrier.arrive(buffers.signals.index(HAS_WEIGHTS), count=1)
+            score = warpgroup_mma_wait(0, deps=[x])
+            mbarrier.arrive(buffers.signals.index(HAS_SCORES), count=1)
+            if is_block:
+                high = end - first
+                if (low > 0) | (first + BLOCK_KV > gl.minimum(work.oldest + 1, end)):
+                    offs_kv = gl.arange(0, BLOCK_KV, layout=gl.SliceLayout(0, SCORE))
+                    num_seen = gl.minimum(position + 1, end) - first
+                    sees = (offs_kv[None, :] < num_seen[:, None]) & (offs_kv >= low)[None, :]
+                    score = gl.where(sees, score, float("-inf"))
+                weight, decay, peak, total = weigh(score, peak, total, scale_log2)
+                weight16 = weight.to(dtype)
+                if (low > 0) | (high < BLOCK_KV):
+                    _clear_rows(left, low, high, V_DIM // 2)
+                    _clear_rows(right, low, high, V_DIM // 2)
+                first += BLOCK_KV
+                low = 0
+                if (first >= end) & (block + 1 < work.num_blocks):
+                    while first >= end:
+                        segment += 1
+                        first, end = segment_span(tables, segment, work.stop)
+                    low = gl.load(tables.segment_first_slot + segment) % BLOCK_KV
+                    first -= low
+            stage += 1
+            if stage == NUM_STAGES:
+                stage = 0
+                phase ^= 1
+        inverse = finish_rows(
+            sinks_ptr, states, work, work.first_row, buffers.targets.load(ROWS), peak, total,
+            NUM_KV_HEADS, GROUP_SIZE, HAS_SINKS,
+        )  # fmt: skip
+        buffers.factors.index(1).store(inverse)
+        mbarrier.arrive(buffers.signals.index(HAS_INVERSE), count=1)
+
+
+@gluon.jit
+def _key(half, column: gl.constexpr):
+    """64 columns of a block as the right factor of a product."""
+    return half.slice(column, 64, dim=1).permute((1, 0))
+
+
+@gluon.jit
+def _clear_rows(half, low, high, WIDTH: gl.constexpr):
+    """Zero the rows of a block before `low` and from `high` on: nothing times NaN is NaN."""
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1, 8], [16, 2], [4, 1], [1, 0])
+    offs_kv = gl.arange(0, half.shape[0], layout=gl.SliceLayout(1, LAYOUT))
+    keeps = (offs_kv >= low) & (offs_kv < high)
+    for column in gl.static_range(0, WIDTH, 16):
+        piece = half.slice(column, 16, dim=1)
+        rows = piece.load(LAYOUT)
+        piece.store(gl.where(keeps[:, None], rows, gl.zeros_like(rows)))
+
+
+@gluon.jit
+def _add_block(half, buffers, acc, block, OUT: gl.constexpr):
+    """Shrink the sums by a block's factors; add its rows while the next block is weighed."""
+    mbarrier.wait(buffers.signals.index(HAS_WEIGHTS), block & 1)
+    acc = acc * buffers.factors.index(0).load(gl.SliceLayout(1, OUT))[:, None]
+    mbarrier.wait(buffers.signals.index(HAS_SCORES), (block & 1) ^ 1)
+    return warpgroup_mma(buffers.weights, half, acc, is_async=True)
+
+
+@gluon.jit
+def _add_left(
+    states,
+    work,
+    buffers,
+    NUM_KV_HEADS: gl.constexpr,
+    GROUP_SIZE: gl.constexpr,
+    V_DIM: gl.constexpr,
+    NUM_STAGES: gl.constexpr,
+):
+    """Add up the left half of the columns."""
+    OUT: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, V_DIM // 2, 16]
+    )
+    if work.num_blocks > 0:
+        acc = gl.zeros([64, V_DIM // 2], gl.float32, OUT)
+        stage = 0
+        phase = 0
+        for block in range(work.num_blocks):
+            mbarrier.wait(buffers.full.index(stage), phase)
+            half = buffers.state_blocks.index(2 * stage)
+            adding = _add_block(half, buffers, acc, block, OUT)
+            acc = warpgroup_mma_wait(0, deps=[adding])
+            mbarrier.arrive(buffers.signals.index(ADDED), count=1)
+            stage += 1
+            if stage == NUM_STAGES:
+                stage = 0
+                phase ^= 1
+        _finish(
+            states,
+            work,
+            buffers,
+            acc,
+            0,
+            NUM_KV_HEADS,
+            GROUP_SIZE,
+            V_DIM,
+            OUT,
+        )
+
+
+@gluon.jit
+def _add_right(
+    state_boxes,
+    rope_boxes,
+    tables,
+    states,
+    work,
+    buffers,
+    NUM_KV_HEADS: gl.constexpr,
+    GROUP_SIZE: gl.constexpr,
+    V_DIM: gl.constexpr,
+    ROPE_DIM: gl.constexpr,
+    PAGE_SIZE: gl.constexpr,
+    BLOCK_KV: gl.constexpr,
+    NUM_STAGES: gl.constexpr,
+):
+    """Add up the right half of the columns, and have the copy engine refill what is used up."""
+    OUT: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, V_DIM // 2, 16]
+    )
+    if work.num_blocks > 0:
+        # The walk over blocks to load: rotary keys two ahead of those added, states three.
+        segment = work.first_segment
+        num_tokens = segment_tokens(tables, segment, work.stop)
+        slot = gl.load(tables.segment_first_slot + segment)
+        page_ptr = tables.pages + gl.load(tables.segment_page_start + segment)
+        num_tokens += slot % BLOCK_KV
+        slot -= slot % BLOCK_KV
+        ROPE_COLUMN: gl.constexpr = NUM_KV_HEADS * V_DIM
+        acc = gl.zeros([64, V_DIM // 2], gl.float32, OUT)
+        row = 0
+        stage = 0
+        phase = 0
+        for load in range(work.num_blocks + NUM_STAGES):
+            block = load - NUM_STAGES
+            rope_row = row
+            if load < work.num_blocks:
+                row = gl.load(page_ptr + slot // PAGE_SIZE) * PAGE_SIZE + slot % PAGE_SIZE
+            if block >= 0:
+                mbarrier.wait(buffers.full.index(stage), phase)
+                half = buffers.state_blocks.index(2 * stage + 1)
+                adding = _add_block(half, buffers, acc, block, OUT)
+                if load <= work.num_blocks:
+                    _load_rope(rope_boxes, rope_row, buffers, ROPE_COLUMN)
+                acc = warpgroup_mma_wait(0, deps=[adding])
+                mbarrier.arrive(buffers.signals.index(ADDED), count=1)
+                mbarrier.wait(buffers.signals.index(ADDED), block & 1)
+            elif load == 0:
+                _load_rope(rope_boxes, row, buffers, ROPE_COLUMN)
+            if load < work.num_blocks:
+                mbarrier.expect(buffers.full.index(stage), BLOCK_KV * V_DIM * 2)
+                for half_at in gl.static_range(2):
+                    tma.async_copy_global_to_shared(
+                        state_boxes,
+                        [row, work.head * V_DIM + half_at * (V_DIM // 2)],
+                        buffers.full.index(stage),
+                        buffers.state_blocks.index(2 * stage + half_at),
+                    )
+                num_tokens -= BLOCK_KV
+                slot += BLOCK_KV
+                if (num_tokens <= 0) & (load + 1 < work.num_blocks):
+                    while num_tokens <= 0:
+                        segment += 1
+                        num_tokens = segment_tokens(tables, segment, work.stop)
+                    slot = gl.load(tables.segment_first_slot + segment)
+                    page_ptr = tables.pages + gl.load(tables.segment_page_start + segment)
+                    num_tokens += slot % BLOCK_KV
+                    slot -= slot % BLOCK_KV
+            if (load == 2) & (work.num_blocks > 1):
+                mbarrier.wait(buffers.signals.index(HAS_SCORES), 0)
+                _load_rope(rope_boxes, rope_row, buffers, ROPE_COLUMN)
+            stage += 1
+            if stage == NUM_STAGES:
+                stage = 0
+                if load >= NUM_STAGES:
+                    phase ^= 1
+        _finish(
+            states, work, buffers, acc, V_DIM // 2, NUM_KV_HEADS, GROUP_SIZE,
+            V_DIM, OUT,
+        )  # fmt: skip
+
+
+@gluon.jit
+def _load_rope(rope_boxes, row, buffers, ROPE_COLUMN: gl.constexpr):
+    """Have the copy engine fetch a block's rotary keys."""
+    has_rope = buffers.signals.index(HAS_ROPE)
+    mbarrier.expect(has_rope, buffers.rope_block.shape[0] * buffers.rope_block.shape[1] * 2)
+    tma.async_copy_global_to_shared(rope_boxes, [row, ROPE_COLUMN], has_rope, buffers.rope_block)
+
+
+@gluon.jit
+def _finish(
+    states,
+    work,
+    buffers,
+    acc,
+    first_column: gl.constexpr,
+    NUM_KV_HEADS: gl.constexpr,
+    GROUP_SIZE: gl.constexpr,
+    V_DIM: gl.constexpr,
+    OUT: gl.constexpr,
+):
+    """Divide by the totals and write a half of the columns."""
+    ROWS: gl.constexpr = gl.SliceLayout(1, OUT)
+    mbarrier.wait(buffers.signals.index(HAS_INVERSE), 0)
+    acc = acc * buffers.factors.index(1).load(ROWS)[:, None]
+    target = buffers.targets.load(ROWS)
+    store_columns(
+        states, work, work.first_row, target, acc, first_column, NUM_KV_HEADS, GROUP_SIZE, V_DIM
+    )

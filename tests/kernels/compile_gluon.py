@@ -1,0 +1,94 @@
+"""Compile the Gluon kernels over latents for Hopper without a GPU; print what ptxas says, as JSON.
+
+Run as a script: Triton's interpreter, which other tests ask for, must be off in its process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon._runtime import GluonASTSource
+
+from bough.kernels.gluon.latent.config import BLOCK_KV, choose_shape
+from bough.kernels.gluon.latent.halves import attend_halves
+from bough.kernels.gluon.latent.narrow import attend_narrow
+from bough.kernels.gluon.latent.wide import attend_wide
+from bough.kernels.triton.arguments import Plane, Queries, States
+from bough.spec import AttentionSpec
+from tests.kernels.compile_sm90 import assemble, tables_signature
+
+KERNELS = {"narrow": attend_narrow, "wide": attend_wide, "halves": attend_halves}
+# Spec, whether pages hold whole blocks, dtype, and whether there are sinks.
+CASES = (
+    ("gla:128:2", True, "bf16", False),
+    ("gla:16:1", False, "fp16", True),
+    ("gla:64:4:128:32", True, "bf16", False),
+    ("mla:128", True, "bf16", False),
+    ("mla:16", False, "bf16", False),
+)
+
+
+def boxes(columns: int, dtype: str) -> str:
+    """The type of a tensor descriptor, as Triton writes it."""
+    layout = gl.NVMMASharedLayout(
+        swizzle_byte_width=min(128, 2 * columns), element_bitwidth=16, rank=2
+    )
+    return f"tensordesc<{dtype}[{BLOCK_KV}, {columns}],{layout!r}>"
+
+
+def compile_latent(text: str, has_boxes: bool, dtype: str, has_sinks: bool) -> Any:
+    """Compile as a launch would that finds every pointer and stride divisible by 16."""
+    spec = AttentionSpec.parse(text)
+    shape = choose_shape(spec, has_boxes)
+    arguments: dict[str, Any] = {
+        "queries": Queries(f"*{dtype}", "i32", "i32"),
+        "plane": Plane(f"*{dtype}", "i32", "i32", "i32"),
+        "state_boxes": boxes(256 if shape.kernel == "wide" else spec.v_dim, dtype),
+        "rope_boxes": boxes(spec.rope_dim, dtype),
+        "sinks_ptr": "*fp32",
+        "tables": tables_signature(),
+        "states": States(f"*{dtype}", "*fp32", "*fp32", "*fp32"),
+        "scale": "fp32",
+        "NUM_KV_HEADS": spec.num_kv_heads,
+        "GROUP_SIZE": spec.group_size,
+        "V_DIM": spec.v_dim,
+        "ROPE_DIM": spec.rope_dim,
+        "PAGE_SIZE": BLOCK_KV if has_boxes else 1,
+        "HAS_BOXES": has_boxes,
+        "HAS_SINKS": has_sinks,
+        "NUM_SLICES": 2,
+        "NUM_STAGES": shape.num_stages,
+        **shape.registers,
+    }
+    kernel = KERNELS[shape.kernel]
+    signature, constants, attributes = {}, {}, {}
+    for index, name in enumerate(kernel.arg_names):
+        kind = arguments[name]
+        signature[name] = "constexpr" if name.isupper() else kind
+        if name.isupper():
+            constants[(index,)] = kind
+            continue
+        for at, leaf in enumerate(kind) if isinstance(kind, tuple) else [(None, kind)]:
+            if leaf == "i32" or leaf.startswith("*"):
+                path = (index,) if at is None else (index, at)
+                attributes[path] = [["tt.divisibility", 16]]
+    source = GluonASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+    target = GPUTarget("cuda", 90, 32)
+    return triton.compile(source, target=target, options={"num_warps": 4})
+
+
+def main() -> None:
+    compiled = {" ".join(map(str, case)): compile_latent(*case) for case in CASES}
+    with ThreadPoolExecutor(2) as pool:
+        figures = dict(zip(compiled, pool.map(assemble, compiled.values()), strict=True))
+    json.dump(figures, sys.stdout, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What the Gluon kernels take, and that each of their configurations compiles for Hopper."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bough.kernels.gluon.latent.config import choose_shape, refusal
+from bough.spec import AttentionSpec
+
+HOPPER = (9, 0)
+
+
+@pytest.mark.parametrize("text", ["gla:128:2", "gla:64:4:128:32", "mla:128", "mla:16"])
+def test_latents_in_half_precision_are_taken_on_hopper(text: str) -> None:
+    spec = AttentionSpec.parse(text)
+    assert refusal(spec, torch.bfloat16, HOPPER) is None
+    assert refusal(spec, torch.float16, HOPPER) is None
+    assert "compute capability 9, got 8.0" in (refusal(spec, torch.bfloat16, (8, 0)) or "")
+    assert "got torch.float32" in (refusal(spec, torch.float32, HOPPER) or "")
+
+
+def test_what_the_kernels_do_not_compute_is_refused_by_name() -> None:
+    latent = AttentionSpec.gla(128, 2)
+    refused = {
+        "latents": AttentionSpec.gqa(32, 8, 128),
+        "keys hold the whole value": AttentionSpec.gta(32, 8, 128),
+        "got 192 and 64": AttentionSpec.gla(128, 2, latent_dim=192),
+        "got 512 and 32": AttentionSpec.mla(128, rope_dim=32),
+        "no window": replace(latent, window=128),
+        "no softcap": replace(latent, softcap=30.0),
+    }
+    for reason, spec in refused.items():
+        assert reason in (refusal(spec, torch.bfloat16, HOPPER) or "")
+
+
+def test_wide_latents_need_whole_blocks_in_pages_for_three_stages() -> None:
+    mla = AttentionSpec.mla(128)
+    assert choose_shape(mla, True).kernel == "wide"
+    assert choose_shape(mla, False).kernel == "halves"
+    assert choose_shape(AttentionSpec.gla(128, 2), False).num_stages == 3
+    assert choose_shape(AttentionSpec.gla(64, 4, 128), True).num_stages == 6
+
+
+def test_no_configuration_spills_registers_on_sm_90() -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.kernels.compile_gluon"],
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    figures = json.loads(done.stdout)
+    assert {name: figure for name, figure in figures.items() if figure["spilled"]} == {}
+    # What one multiprocessor of an H100 gives a program.
+    assert all(figure["shared"] <= 227 * 1024 for figure in figures.values())

@@ -1,0 +1,145 @@
+"""Gluon kernels over latents against fp32, on a Hopper GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bough.attend import attend
+from bough.device import Device
+from bough.forest import Forest
+from bough.kernels.reference import ReferenceBackend
+from bough.plan import PlanCapacity, make_plan
+from bough.spec import AttentionSpec
+from bough.workloads import forest_from_text
+from tests.forests import random_problem
+
+pytestmark = pytest.mark.gpu
+SPECS = {
+    "gla-2": AttentionSpec.gla(128, 2),
+    "gla-rank": AttentionSpec.gla(16, 1),
+    "gla-4-small": AttentionSpec.gla(64, 4, latent_dim=128, rope_dim=32),
+    "mla": AttentionSpec.mla(128),
+    "mla-rank": AttentionSpec.mla(16),
+}
+LENS = (1, 63, 64, 65, 700, 1500)
+
+
+def ragged(page_size: int, query_len: int) -> Forest:
+    """Requests of odd lengths on shuffled pages, and a padding one."""
+    lens = np.array([max(length, query_len) for length in LENS] + [0])
+    counts = -(-lens // page_size)
+    ids = np.random.default_rng(0).permutation(counts.sum()).astype(np.int32)
+    table = np.zeros((len(lens), counts.max()), dtype=np.int32)
+    for row, of_row in zip(table, np.split(ids, np.cumsum(counts)[:-1]), strict=True):
+        row[: len(of_row)] = of_row
+    return Forest.from_page_table(table, lens, page_size, np.minimum(lens, query_len).clip(1))
+
+
+def inside_pages() -> Forest:
+    """Nodes that start and end inside pages of 64."""
+    return Forest.from_nodes(
+        page_size=64,
+        node_parent=[-1, 0, 0, 1, 1],
+        node_len=[100, 30, 300, 77, 5],
+        node_pages=[[3, 7], [9], [0, 1, 2, 4, 5, 6], [8, 10], [11]],
+        node_first_slot=[5, 34, 0, 10, 59],
+        query_node=[2, 2, 3, 4, 1],
+    )
+
+
+def check(forest: Forest, spec: AttentionSpec, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Compare with fp32 on the same rounded inputs; slots that nobody sees hold NaN."""
+    q, kv = random_problem(forest, spec, 0, dtype)
+    q, kv = q.to(dtype).cuda(), kv.cuda()  # type: ignore[union-attr]
+    sinks = torch.randn(spec.num_q_heads, device="cuda") if spec.sinks else None
+    plan = make_plan(forest, spec, Device.current())
+    out, lse = attend(q, kv, plan, sinks=sinks, backend="gluon")
+    exact = ReferenceBackend(torch.float32).attend(q.float(), kv, plan, sinks)
+    sees = exact[1] > -torch.inf
+    assert torch.equal(lse > -torch.inf, sees)
+    assert (out[~sees] == 0).all()
+    for actual, expected, most in ((out, exact[0], 5e-3), (lse, exact[1], 1e-5)):
+        miss = (actual[sees].float() - expected[sees]).norm()
+        assert miss < most * expected[sees].norm()
+
+
+@pytest.mark.parametrize("query_len", [1, 2, 5])
+@pytest.mark.parametrize("page_size", [1, 64])
+@pytest.mark.parametrize("name", SPECS)
+def test_ragged_requests_agree_with_fp32(name: str, page_size: int, query_len: int) -> None:
+    check(ragged(page_size, query_len), SPECS[name])
+
+
+@pytest.mark.parametrize("page_size", [1, 64])
+@pytest.mark.parametrize("text", ["1,4,16|256,40,100", "1,64|1000,40"])
+@pytest.mark.parametrize("name", SPECS)
+def test_forests_agree_with_fp32(name: str, text: str, page_size: int) -> None:
+    check(forest_from_text(text, page_size=page_size, shuffle_seed=0), SPECS[name])
+
+
+@pytest.mark.parametrize("page_size", [16, 128])
+@pytest.mark.parametrize("name", ["gla-2", "mla"])
+def test_pages_may_be_shorter_or_longer_than_blocks(name: str, page_size: int) -> None:
+    check(ragged(page_size, 3), SPECS[name])
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_nodes_may_start_and_end_inside_pages(name: str) -> None:
+    check(inside_pages(), SPECS[name])
+
+
+@pytest.mark.parametrize("name", ["gla-2", "mla"])
+def test_float16_and_sinks_agree_with_fp32(name: str) -> None:
+    spec = AttentionSpec(**{**SPECS[name].__dict__, "sinks": True})
+    check(ragged(64, 2), spec, torch.float16)
+
+
+def test_latents_go_to_gluon_unasked_and_other_specs_do_not() -> None:
+    forest = ragged(64, 1)
+    for text, is_same in (("gla:128:2", True), ("gta:32:8:128", False)):
+        spec = AttentionSpec.parse(text)
+        q, kv = random_problem(forest, spec, 0, torch.bfloat16)
+        q, kv = q.bfloat16().cuda(), kv.cuda()  # type: ignore[union-attr]
+        plan = make_plan(forest, spec, Device.current())
+        if is_same:
+            assert torch.equal(attend(q, kv, plan)[0], attend(q, kv, plan, backend="gluon")[0])
+        else:
+            with pytest.raises(NotImplementedError, match="takes latents"):
+                attend(q, kv, plan, backend="gluon")
+
+
+@pytest.mark.parametrize("name", ["gla-2", "mla"])
+def test_a_captured_graph_serves_growing_leaves(name: str) -> None:
+    spec = SPECS[name]
+    capacity = PlanCapacity(
+        num_tiles=400,
+        num_segments=900,
+        num_queries=8,
+        num_query_rows=500,
+        num_partials=600,
+        num_pages=900,
+    )
+    table = np.arange(8 * 40, dtype=np.int32).reshape(8, 40)
+    lens = np.array([1, 64, 200, 333, 1000, 2000, 2500, 0])
+    forest = Forest.from_page_table(table, lens, 64)
+    kv = torch.randn(320, 64, spec.elements_per_token, device="cuda").bfloat16()
+    q = torch.randn(8, spec.num_q_heads, spec.qk_dim, device="cuda").bfloat16()
+    plan = make_plan(forest, spec, Device.current(), capacity)
+    attend(q, kv, plan)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out, lse = attend(q, kv, plan)
+    for _ in range(4):
+        lens = np.where(lens > 0, lens + 1, 0)
+        forest = Forest.from_page_table(table, lens, 64)
+        plan.update(forest)
+        out.fill_(torch.nan)
+        graph.replay()
+        fresh = make_plan(forest, spec, Device.current())
+        expected, expected_lse = attend(q, kv, fresh, backend="reference")
+        assert (out[-1] == 0).all()
+        assert (out[:-1] - expected[:-1]).float().norm() < 5e-3 * expected[:-1].float().norm()
+        assert (lse[:-1] - expected_lse[:-1]).norm() < 1e-4 * expected_lse[:-1].norm()

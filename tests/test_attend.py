@@ -233,7 +233,7 @@ class TestBadArguments:
 
     def test_an_unknown_backend(self) -> None:
         q, kv, plan = self.problem()
-        with pytest.raises(NotImplementedError, match="what works: cpu, reference, triton"):
+        with pytest.raises(NotImplementedError, match="what works: cpu, gluon, reference, triton"):
             attend(q, kv, plan, backend="abacus")
 
     def test_slots_outside_the_planes(self) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
-from typing import Any
-
 import torch
 
 from bough.bench.contestant import Step
+from bough.bench.operators import load_operators
 from bough.bench.paged import refuse_paged, request_tables
 from bough.bench.problem import Problem
 
 # The extension by itself, then inside a whole installation.
-_LIBRARIES = ("_vllm_fa3_C", "vllm.vllm_flash_attn._vllm_fa3_C")
+_MODULES = ("_vllm_fa3_C", "vllm.vllm_flash_attn._vllm_fa3_C")
 
 
 class FlashAttention3:
@@ -23,7 +20,7 @@ class FlashAttention3:
 
     def refusal(self, problem: Problem) -> str | None:
         """Refuse where the library is absent, and what it cannot read."""
-        if _library() is None:
+        if load_operators(*_MODULES) is None:
             return "vLLM's FlashAttention-3 cannot be imported"
         return refuse_paged(problem)
 
@@ -40,7 +37,7 @@ class FlashAttention3:
         most_queries = int(counts.diff().max())
         is_causal = most_queries > 1
         # Arguments as in the library's own interface; None, -1 and 0 leave a feature off.
-        metadata = _library().get_scheduler_metadata(
+        metadata = load_operators(*_MODULES).get_scheduler_metadata(
             *(num_requests, most_queries, most, spec.num_q_heads, spec.num_kv_heads),
             *(spec.qk_dim, spec.v_dim, q.dtype, lengths, indptr, None, None, None, None),
             *(problem.setup.page_size, 0, is_causal, -1, -1, False, 0, None, 0),
@@ -48,7 +45,7 @@ class FlashAttention3:
         out = torch.empty(len(q), spec.num_q_heads, spec.v_dim, dtype=q.dtype, device=q.device)
 
         def run() -> torch.Tensor:
-            return _library().fwd(
+            return load_operators(*_MODULES).fwd(
                 *(q, key, value, None, None, None, out, indptr, None, None, None, lengths),
                 *(most_queries, most, table, None, None, None, None, None, None, None, None),
                 *(spec.scale, is_causal, -1, -1, 0.0, True, metadata, 0, None, 0),
@@ -56,17 +53,3 @@ class FlashAttention3:
             )[0]
 
         return Step(run, lambda result: result)
-
-
-@cache
-def _library() -> Any:
-    """Load the operators; None where they are not installed."""
-    for name in _LIBRARIES:
-        try:
-            spec = find_spec(name)
-        except ModuleNotFoundError:
-            continue
-        if spec is not None and spec.origin is not None:
-            torch.ops.load_library(spec.origin)
-            return torch.ops._vllm_fa3_C
-    return None

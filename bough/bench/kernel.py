@@ -106,6 +106,12 @@ class Row:
         return next(score for score in self.scores if score.name == name)
 
 
+def timed_names(rows: Sequence[Row]) -> list[str]:
+    """Return ours, and the contestants that have a figure in some row."""
+    ours, *others = [score.name for score in rows[0].scores]
+    return [ours, *(name for name in others if any(row.score(name).us is not None for row in rows))]
+
+
 def bench_kernel(
     case: Case,
     setup: Setup,

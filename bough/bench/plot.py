@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bough.bench.kernel import Row
+from bough.bench.kernel import Row, timed_names
 from bough.bench.report import Report
 
 # Ours first; colours that hold in greyscale and for the colour-blind.
@@ -28,6 +28,7 @@ def plot_kernel(report: Report, path: Path) -> None:
         path: the picture to write; its suffix says which format.
     """
     rows = [row for row in report.rows if isinstance(row, Row)]
+    names = timed_names(rows)
     num_bands = -(-len(rows) // _MOST_CASES)
     per_band = -(-len(rows) // num_bands)
     size = (max(6.5, 1.1 * per_band + 2.5), 0.9 + 3.5 * num_bands)
@@ -36,17 +37,16 @@ def plot_kernel(report: Report, path: Path) -> None:
     highest = max(_roof(row) for row in rows)
     highest = max([highest, *(score.gb_per_s or 0 for row in rows for score in row.scores)])
     for index, axes in enumerate(bands):
-        _draw_band(axes, rows[index * per_band : (index + 1) * per_band], per_band)
+        band = rows[index * per_band : (index + 1) * per_band]
+        _draw_band(axes, band, names, per_band)
         axes.set_ylim(0, 1.25 * highest)
-    names = len(rows[0].scores) + 1
-    bands[0].legend(frameon=False, ncols=names, loc="upper left", fontsize=8)
+    bands[0].legend(frameon=False, ncols=len(names) + 1, loc="upper left", fontsize=8)
     bands[0].set_title(_title(report), loc="left", fontsize=9, color="#444444")
     figure.savefig(path, dpi=160)
 
 
-def _draw_band(axes: Axes, rows: list[Row], num_places: int) -> None:
+def _draw_band(axes: Axes, rows: list[Row], names: list[str], num_places: int) -> None:
     """Draw cases side by side, with room for `num_places` of them."""
-    names = [score.name for score in rows[0].scores]
     at = np.arange(len(rows))
     width = _GROUP_WIDTH / len(names)
     for index, name in enumerate(names):

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean
 
-from bough.bench.kernel import Row
+from bough.bench.kernel import Row, Score
 
 # Ours with sharing off is no peer, but a figure that sharing must not make worse.
 APART = "apart"
 FA3 = "fa3"
+FA3_LATENT = "fa3-latent"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,13 +158,18 @@ def _plan_error(rows: Sequence[Row]) -> Worst | None:
     return max(errors, key=lambda error: error.times, default=None)
 
 
+def fa3_counted(row: Row) -> Score | None:
+    """Find FlashAttention-3's score, on whatever it reads, where its bytes were counted."""
+    others = (score for score in row.scores[1:] if score.name in (FA3, FA3_LATENT))
+    return next((score for score in others if score.l2_bytes is not None), None)
+
+
 def _fewer_bytes(rows: Sequence[Row]) -> dict[str, float]:
     levels: dict[str, list[float]] = {"memory": [], "L2": []}
     for row in rows:
-        ours = row.scores[0]
-        theirs = next((score for score in row.scores if score.name == FA3), ours)
-        if theirs is not ours and ours.dram_bytes and theirs.dram_bytes:
+        ours, theirs = row.scores[0], fa3_counted(row)
+        if theirs is not None and ours.dram_bytes and theirs.dram_bytes:
             levels["memory"].append(theirs.dram_bytes / ours.dram_bytes)
-        if theirs is not ours and ours.l2_bytes and theirs.l2_bytes:
+        if theirs is not None and ours.l2_bytes and theirs.l2_bytes:
             levels["L2"].append(theirs.l2_bytes / ours.l2_bytes)
     return {level: geometric_mean(ratios) for level, ratios in levels.items() if ratios}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from bough.bench.kernel import Row, Score
+from bough.bench.kernel import Row, Score, timed_names
 from bough.bench.plans import PlanRow
+from bough.bench.summary import fa3_counted
 
 # So that no word of a named case is broken.
 _CASE_WIDTH = 18
@@ -17,7 +18,7 @@ def kernel_table(rows: list[Row]) -> Table:
 
     Behind a peer's time stands how many times ours it is.
     """
-    ours, *others = [score.name for score in rows[0].scores]
+    ours, *others = timed_names(rows)
     has_cold = any(row.scores[0].cold_us is not None for row in rows)
     table = _new_table()
     titles = ["reads\nsaved", "roofline\nus", f"{ours}\nus", *[f"{ours}\ncold us"] * has_cold]
@@ -41,35 +42,33 @@ def kernel_table(rows: list[Row]) -> Table:
     return table
 
 
-def traffic_table(rows: list[Row], other: str) -> Table:
-    """Return the bytes that ncu counted in ours and in a peer, and how many times ours those are.
-
-    Args:
-        rows: rows with counted bytes.
-        other: the peer.
-    """
+def traffic_table(rows: list[Row]) -> Table:
+    """Return the bytes that ncu counted in ours and in FlashAttention-3, and their ratio."""
     ours = rows[0].scores[0].name
     table = _new_table()
     for level in ("memory", "L2"):
-        for title in (f"{ours}\n{level} MB", "times\nunique", f"{other}\n{level} MB"):
+        for title in (f"{ours}\n{level} MB", "times\nunique", f"fa3\n{level} MB"):
             table.add_column(title, justify="right", no_wrap=True)
         table.add_column("re-\nduction", justify="right", no_wrap=True)
     for row in rows:
-        own, theirs = row.score(ours), row.score(other)
+        own, theirs = row.scores[0], fa3_counted(row)
+        their_dram, their_l2 = (theirs.dram_bytes, theirs.l2_bytes) if theirs else (None, None)
         unique = row.kv_bytes + row.qo_bytes
-        cells = []
-        for own_bytes, their_bytes in (
-            (own.dram_bytes, theirs.dram_bytes),
-            (own.l2_bytes, theirs.l2_bytes),
-        ):
-            cells += [
-                _number(own_bytes and own_bytes / 1e6, 1),
-                "-" if own_bytes is None else f"{own_bytes / unique:.2f}x",
-                _number(their_bytes and their_bytes / 1e6, 1),
-                "-" if not own_bytes or not their_bytes else f"{their_bytes / own_bytes:.1f}x",
-            ]
-        table.add_row(Text(row.case), *cells)
+        table.add_row(
+            Text(row.case),
+            *_level(own.dram_bytes, their_dram, unique),
+            *_level(own.l2_bytes, their_l2, unique),
+        )
     return table
+
+
+def _level(own: int | None, theirs: int | None, unique: int) -> tuple[str, str, str, str]:
+    return (
+        _number(own and own / 1e6, 1),
+        "-" if own is None else f"{own / unique:.2f}x",
+        _number(theirs and theirs / 1e6, 1),
+        "-" if not own or not theirs else f"{theirs / own:.1f}x",
+    )
 
 
 def left_out(rows: list[Row]) -> list[str]:

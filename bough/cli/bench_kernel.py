@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bough.bench.summary import Summary
 
 # Whose bytes are counted beside ours.
-_COUNTED = ("fa3",)
+_COUNTED = ("fa3", "fa3-latent")
 # Requests of a trace that decode together where nothing is said.
 _CONCURRENCY = 64
 
@@ -191,7 +191,7 @@ def _show(rows: list[Row], summary: Summary, *, has_traffic: bool) -> None:
     console.print(kernel_table(rows))
     if has_traffic:
         console.print()
-        console.print(traffic_table(rows, _COUNTED[0]))
+        console.print(traffic_table(rows))
     for line in summary_lines(summary):
         console.print(line, highlight=False)
     for line in left_out(rows):

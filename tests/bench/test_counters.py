@@ -54,5 +54,5 @@ def test_counted_bytes_stand_in_the_scores_and_in_a_table() -> None:
     (found,) = with_traffic([both], counted)
     assert found.scores[0].dram_bytes == 10_000_000
     assert found.score("fa3").l2_bytes == 60_000_000
-    columns = traffic_table([found], "fa3").columns
+    columns = traffic_table([found]).columns
     assert [next(iter(column.cells)) for column in columns][-4:][0::3] == ["20.0", "3.0x"]

@@ -65,7 +65,7 @@ def test_what_page_tables_cannot_say_is_refused() -> None:
 def test_a_peer_that_is_not_installed_says_so(
     peer: Contestant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fa3, "_library", lambda: None)
+    monkeypatch.setattr(fa3, "load_operators", lambda *modules: None)
     monkeypatch.setattr(flashinfer, "find_spec", lambda name: None)
     refusal = peer.refusal(problem_of("1,2|8,4", dtype=torch.bfloat16))
     assert refusal is not None and refusal.endswith("cannot be imported")

@@ -135,19 +135,20 @@ def _train_suite(
 
 
 def _table(summaries: list[Summary]) -> Table:
-    table = Table(title="Validation after equal tokens")
+    table = Table(title="Losses in nats a token, after equal tokens")
     table.add_column("variant")
-    for heading in ("runs", "parameters", "KV bytes", "loss", "perplexity", "tokens/s"):
+    for heading in ("runs", "params", "KV B", "train", "held out", "perplexity", "tokens/s"):
         table.add_column(heading, justify="right")
     for row in summaries:
-        spread = "" if row.perplexity_spread is None else f" ± {row.perplexity_spread:.3f}"
+        spread = "" if row.perplexity_spread is None else f" ±{row.perplexity_spread:.2f}"
         table.add_row(
             row.variant,
             f"{row.num_runs}",
-            f"{row.num_params:,}",
+            f"{row.num_params / 1e6:.2f} M",
             f"{row.kv_bytes:,}",
+            f"{row.train_loss:.4f}",
             f"{row.loss:.4f}",
-            f"{row.perplexity:.3f}{spread}",
-            f"{row.tokens_per_second:,}",
+            f"{row.perplexity:.2f}{spread}",
+            f"{row.tokens_per_second / 1e6:.2f} M",
         )
     return table

@@ -91,7 +91,7 @@ def run_suite(suite: Suite, *, only: Collection[str] = ()) -> dict[str, Any]:
         only: make the runs of these variants; empty for all.
 
     Returns:
-        the contents of `quality.json`, which is written too: `data`, `machine` and `runs`.
+        the contents of `quality.json`, which is written too: `data` and `runs`.
 
     Raises:
         ValueError: `only` names no variant of the suite, or the device or the packages are missing.
@@ -107,7 +107,7 @@ def run_suite(suite: Suite, *, only: Collection[str] = ()) -> dict[str, Any]:
         _work(suite, missing, torch.cuda.device_count() if device.type == "cuda" else 0)
     runs = [result for run in suite.runs if (result := _result(suite, *run)) is not None]
     _, data = load_state(suite.data_path)
-    results = {"data": data, "machine": describe_run(device), "runs": runs}
+    results = {"data": data, "runs": runs}
     _write_json(suite.output / "quality.json", results)
     return results
 
@@ -220,6 +220,7 @@ def _run(suite: Suite, variant: str, seed: int) -> dict[str, Any]:
         "validation_loss": progress.log[-1]["validation_loss"],
         "tokens_per_second": rates[len(rates) // 2],
         "seconds": round(progress.seconds, 1),
+        "machine": describe_run(device),
         "settings": config.settings,
         "log": progress.log,
     }

@@ -22,6 +22,8 @@ class Summary:
         num_runs: seeds.
         num_params: of the model, tied embeddings once.
         kv_bytes: a token's, in all layers, bf16.
+        train_loss: mean over the tokens before the last evaluation, nats a token; those tokens are
+            the same in all runs.
         loss: mean validation loss, nats a token.
         perplexity: mean of the runs' perplexities.
         perplexity_spread: their sample standard deviation; None for a single run.
@@ -32,6 +34,7 @@ class Summary:
     num_runs: int
     num_params: int
     kv_bytes: int
+    train_loss: float
     loss: float
     perplexity: float
     perplexity_spread: float | None
@@ -56,6 +59,7 @@ def _summary(variant: str, runs: Sequence[Mapping[str, Any]]) -> Summary:
         num_runs=len(runs),
         num_params=runs[0]["num_params"],
         kv_bytes=runs[0]["kv_bytes"],
+        train_loss=mean(run["log"][-1]["train_loss"] for run in runs),
         loss=mean(losses),
         perplexity=mean(perplexities),
         perplexity_spread=stdev(perplexities) if len(runs) > 1 else None,

@@ -90,10 +90,12 @@ def test_an_unknown_variant_is_refused(suite: Suite) -> None:
 
 def test_a_perplexity_is_the_mean_of_its_runs() -> None:
     run = {"variant": "mla", "num_params": 1, "kv_bytes": 2, "tokens_per_second": 5}
+    run["log"] = [{"train_loss": 9.0}, {"train_loss": 0.5}]
     runs = [run | {"validation_loss": loss} for loss in (1.0, 2.0)]
     summary = summarize(runs)["mla"]
     assert summary.perplexity == pytest.approx((math.e + math.e**2) / 2)
     assert summary.perplexity_spread == pytest.approx((math.e**2 - math.e) / math.sqrt(2))
+    assert (summary.loss, summary.train_loss) == (1.5, 0.5)
     assert summarize(runs[:1])["mla"].perplexity_spread is None
 
 

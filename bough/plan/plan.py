@@ -110,6 +110,13 @@ class Plan:
         return self.schedule.num_tiles * self.schedule.num_head_splits
 
     @property
+    def most_tile_queries(self) -> int:
+        """Queries of the tallest tile of a launch: the cost model's limit with a capacity."""
+        if self._capacity is not None:
+            return self.cost.max_tile_queries
+        return int(self.schedule.tile_num_queries.max(initial=1))
+
+    @property
     def num_partial_rows(self) -> int:
         """Partials that a launch may write: the capacity's where there is one."""
         if self._capacity is not None:

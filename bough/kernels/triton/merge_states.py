@@ -23,18 +23,23 @@ def merge_states(
     HAS_SINKS: tl.constexpr,
     BLOCK_PARTIALS: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
+    BLOCK_V: tl.constexpr = None,
 ):
-    """Combine partials by their log-sum-exp; write 0 and -inf for queries that no tile serves."""
+    """Combine partials by their log-sum-exp; write 0 and -inf for queries that no tile serves.
+
+    A program merges BLOCK_V columns, the `program_id(2)`-th so many, or all of them.
+    """
+    WIDTH: tl.constexpr = padded(V_DIM) if BLOCK_V is None else BLOCK_V
     query = tl.program_id(0)
     if tl.load(query_num_tiles_ptr + query) != 1:
         offs_partial = tl.arange(0, BLOCK_PARTIALS)
         offs_head = tl.program_id(1) * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS)
-        offs_v = tl.arange(0, padded(V_DIM))
+        offs_v = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
         mask_head = offs_head < NUM_Q_HEADS
         mask_v = offs_v < V_DIM
         peak = tl.full([BLOCK_HEADS], float("-inf"), tl.float32)
         total = tl.zeros([BLOCK_HEADS], tl.float32)
-        acc = tl.zeros([BLOCK_HEADS, padded(V_DIM)], tl.float32)
+        acc = tl.zeros([BLOCK_HEADS, WIDTH], tl.float32)
         stop = tl.load(merge_indptr_ptr + query + 1)
         for first in range(tl.load(merge_indptr_ptr + query), stop, BLOCK_PARTIALS):
             mask_partial = first + offs_partial < stop
@@ -43,7 +48,7 @@ def merge_states(
             row = partial.to(tl.int64)[:, None] * NUM_Q_HEADS + offs_head[None, :]
             mask = mask_partial[:, None] & mask_head[None, :]
             lse = tl.load(states.partial_lse + row, mask=mask, other=float("-inf")) * LOG2_E
-            out = tl.load(  # [BLOCK_PARTIALS, BLOCK_HEADS, V_DIM padded]
+            out = tl.load(  # [BLOCK_PARTIALS, BLOCK_HEADS, WIDTH]
                 states.partial_out + row[:, :, None] * V_DIM + offs_v[None, None, :],
                 mask=mask[:, :, None] & mask_v[None, None, :],
                 other=0.0,

@@ -6,11 +6,10 @@ import torch
 import triton
 
 from bough.kernels.backend import KV
-from bough.kernels.gluon.latent.config import refusal
+from bough.kernels.gluon.latent.config import merge_block, refusal
 from bough.kernels.gluon.latent.launch import launch_latents
 from bough.kernels.triton.arguments import States
 from bough.kernels.triton.backend import TritonBackend
-from bough.kernels.triton.config import merge_block
 from bough.kernels.triton.merge_states import merge_states
 from bough.plan import Plan
 from bough.spec import AttentionSpec
@@ -35,8 +34,13 @@ class GluonBackend(TritonBackend):
 
 def _merge(plan: Plan, states: States, sinks: torch.Tensor | None) -> None:
     spec, tables = plan.cost.spec, plan.tables
-    block_partials, block_heads = merge_block(int(plan.schedule.query_num_tiles.max()))
-    merge_states[(len(states.out), triton.cdiv(spec.num_q_heads, block_heads))](
+    block = merge_block(int(plan.schedule.query_num_tiles.max()), spec.v_dim)
+    grid = (
+        len(states.out),
+        triton.cdiv(spec.num_q_heads, block.heads),
+        spec.v_dim // block.columns,
+    )
+    merge_states[grid](
         states,
         states.lse if sinks is None else sinks,
         tables.merge_indptr,
@@ -45,8 +49,9 @@ def _merge(plan: Plan, states: States, sinks: torch.Tensor | None) -> None:
         NUM_Q_HEADS=spec.num_q_heads,
         V_DIM=spec.v_dim,
         HAS_SINKS=sinks is not None,
-        BLOCK_PARTIALS=block_partials,
-        BLOCK_HEADS=block_heads,
+        BLOCK_PARTIALS=block.partials,
+        BLOCK_HEADS=block.heads,
+        BLOCK_V=block.columns,
         num_warps=4,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -76,3 +76,26 @@ def choose_shape(spec: AttentionSpec, has_boxes: bool) -> Shape:
     num_stages = min(_MOST_STAGES, (_SHARED_BYTES - 128 * row) // (BLOCK_KV * row))
     registers = {"CONSUMER_REGISTERS": 232, "PRODUCER_REGISTERS": 40}
     return Shape(kernel="narrow", num_stages=num_stages, registers=registers)
+
+
+class MergeBlock(NamedTuple):
+    """What a merging program reads at a time: partials, heads, and columns of each."""
+
+    partials: int
+    heads: int
+    columns: int
+
+
+def merge_block(most_partials: int, v_dim: int) -> MergeBlock:
+    """Choose what a merging program reads at a time.
+
+    Few partials are merged one after the other, for many heads at once. Many are few queries':
+    their columns are dealt to programs of their own, or too few would read.
+
+    Args:
+        most_partials: partials of the query that has most.
+        v_dim: columns of an output.
+    """
+    if most_partials <= 4:
+        return MergeBlock(partials=1, heads=8, columns=v_dim)
+    return MergeBlock(partials=min(32, 1 << (most_partials - 1).bit_length()), heads=1, columns=128)

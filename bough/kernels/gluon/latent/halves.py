@@ -14,7 +14,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from bough.kernels.gluon.latent.load import load_blocks
+from bough.kernels.gluon.latent.load import load_blocks, wait_for_block
 from bough.kernels.gluon.latent.rows import (
     LOG2_E,
     find_targets,
@@ -91,7 +91,7 @@ def attend_halves(
         [
             (_weigh_and_add, (
                 queries, sinks_ptr, tables, states, scale, work, buffers, NUM_KV_HEADS,
-                GROUP_SIZE, V_DIM, ROPE_DIM, HAS_SINKS, BLOCK_KV, NUM_STAGES,
+                GROUP_SIZE, V_DIM, ROPE_DIM, HAS_BOXES, HAS_SINKS, BLOCK_KV, NUM_STAGES,
             )),
             (_add, (states, work, buffers, NUM_KV_HEADS, GROUP_SIZE, V_DIM, NUM_STAGES)),
             (load_blocks, (
@@ -127,6 +127,7 @@ def _weigh_and_add(
     GROUP_SIZE: gl.constexpr,
     V_DIM: gl.constexpr,
     ROPE_DIM: gl.constexpr,
+    HAS_BOXES: gl.constexpr,
     HAS_SINKS: gl.constexpr,
     BLOCK_KV: gl.constexpr,
     NUM_STAGES: gl.constexpr,
@@ -165,8 +166,7 @@ def _weigh_and_add(
 
         segment = work.first_segment
         first, end = segment_span(tables, segment, work.stop)
-        mbarrier.wait(buffers.full.index(0), 0)
-        fence_async_shared()
+        wait_for_block(buffers.full.index(0), 0, HAS_BOXES)
         product = _score(buffers.q_nope, buffers.q_rope, buffers, 0, zeros)
         score = warpgroup_mma_wait(0, deps=[product])
         stage = 0
@@ -195,7 +195,8 @@ def _weigh_and_add(
                 phase ^= 1
             # Past the last block this waits for nothing and multiplies what is there, unused.
             mbarrier.wait(buffers.full.index(stage), phase, pred=block + 1 < work.num_blocks)
-            fence_async_shared()
+            if not HAS_BOXES:
+                fence_async_shared()
             product = _score(buffers.q_nope, buffers.q_rope, buffers, stage, zeros)
             acc = warpgroup_mma_wait(2, deps=[adding])
             mbarrier.arrive(buffers.empty.index(last), count=1)

@@ -39,7 +39,7 @@ def launch_latents(
     page_rows = page_size * rows.stride(1)
     has_boxes = page_size % BLOCK_KV == 0 and rows.stride(0) == page_rows
     shape = choose_shape(spec, has_boxes)
-    most_rows = plan.cost.max_tile_queries * spec.group_size
+    most_rows = plan.most_tile_queries * spec.group_size
     num_slices = triton.cdiv(most_rows, shape.block_rows)
     one_axis = rows.flatten(0, 1) if has_boxes else rows[0]
     arguments = {

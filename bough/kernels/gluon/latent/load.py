@@ -5,7 +5,7 @@ from __future__ import annotations
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
+from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 
 from bough.kernels.gluon.latent.walk import segment_tokens
 
@@ -100,8 +100,24 @@ def load_blocks(
                 rope_ptr + row[:, None] + offs_rope[None, :],
                 mask=mask[:, None],
             )
-            async_copy.mbarrier_arrive(full.index(stage), increment_count=False)
+            if HAS_BOXES:
+                # These few are fenced here, so that consumers need not fence each block.
+                async_copy.commit_group()
+                async_copy.wait_group(0)
+                fence_async_shared()
+                gl.thread_barrier()
+                mbarrier.arrive(full.index(stage), count=128)
+            else:
+                async_copy.mbarrier_arrive(full.index(stage), increment_count=False)
         stage += 1
         if stage == NUM_STAGES:
             stage = 0
             phase ^= 1
+
+
+@gluon.jit
+def wait_for_block(full, phase, HAS_BOXES: gl.constexpr):
+    """Wait until a block is there for products to read."""
+    mbarrier.wait(full, phase)
+    if not HAS_BOXES:
+        fence_async_shared()

@@ -13,7 +13,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from bough.kernels.gluon.latent.load import load_blocks
+from bough.kernels.gluon.latent.load import load_blocks, wait_for_block
 from bough.kernels.gluon.latent.rows import (
     LOG2_E,
     find_targets,
@@ -85,11 +85,11 @@ def attend_narrow(
         [
             (_attend, (
                 queries, sinks_ptr, tables, states, scale, work, buffers, NUM_KV_HEADS,
-                GROUP_SIZE, V_DIM, ROPE_DIM, HAS_SINKS, BLOCK_KV, NUM_STAGES, 0,
+                GROUP_SIZE, V_DIM, ROPE_DIM, HAS_BOXES, HAS_SINKS, BLOCK_KV, NUM_STAGES, 0,
             )),
             (_attend, (
                 queries, sinks_ptr, tables, states, scale, work, buffers, NUM_KV_HEADS,
-                GROUP_SIZE, V_DIM, ROPE_DIM, HAS_SINKS, BLOCK_KV, NUM_STAGES, 1,
+                GROUP_SIZE, V_DIM, ROPE_DIM, HAS_BOXES, HAS_SINKS, BLOCK_KV, NUM_STAGES, 1,
             )),
             (load_blocks, (
                 plane, state_boxes, rope_boxes, tables, work, state_blocks, rope_blocks,
@@ -148,6 +148,7 @@ def _attend(
     GROUP_SIZE: gl.constexpr,
     V_DIM: gl.constexpr,
     ROPE_DIM: gl.constexpr,
+    HAS_BOXES: gl.constexpr,
     HAS_SINKS: gl.constexpr,
     BLOCK_KV: gl.constexpr,
     NUM_STAGES: gl.constexpr,
@@ -179,8 +180,7 @@ def _attend(
 
         segment = work.first_segment
         first, end = segment_span(tables, segment, work.stop)
-        mbarrier.wait(buffers.full.index(0), 0)
-        fence_async_shared()
+        wait_for_block(buffers.full.index(0), 0, HAS_BOXES)
         product = _score(q_nope, q_rope, buffers, 0, zeros)
         score = warpgroup_mma_wait(0, deps=[product])
         clear = gl.minimum(work.oldest + 1, end)
@@ -196,8 +196,7 @@ def _attend(
                 segment += 1
                 first, end = segment_span(tables, segment, work.stop)
                 clear = gl.minimum(work.oldest + 1, end)
-            mbarrier.wait(buffers.full.index(stage), phase)
-            fence_async_shared()
+            wait_for_block(buffers.full.index(stage), phase, HAS_BOXES)
             mbarrier.wait(buffers.turns.index(CONSUMER), (block & 1) ^ CONSUMER)
             product = _score(q_nope, q_rope, buffers, stage, zeros)
             adding = warpgroup_mma(weight16, buffers.state_blocks.index(last), acc, is_async=True)

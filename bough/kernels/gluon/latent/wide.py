@@ -77,12 +77,12 @@ def attend_wide(
     weights = gl.allocate_shared_memory(dtype, [64, BLOCK_KV], TILE)
     factors = gl.allocate_shared_memory(gl.float32, [2, 64], VECTOR)
     targets = gl.allocate_shared_memory(gl.int32, [64], VECTOR)
-    full = gl.allocate_shared_memory(gl.int64, [NUM_STAGES, 1], mbarrier.MBarrierLayout())
+    full = gl.allocate_shared_memory(gl.int64, [2 * NUM_STAGES, 1], mbarrier.MBarrierLayout())
     # One barrier each for: a rotary block is there, weights are there, scores of the next block
     # are there, both halves are added, the last factors are there.
     signals = gl.allocate_shared_memory(gl.int64, [5, 1], mbarrier.MBarrierLayout())
-    for stage in gl.static_range(NUM_STAGES):
-        mbarrier.init(full.index(stage), count=1)
+    for half in gl.static_range(2 * NUM_STAGES):
+        mbarrier.init(full.index(half), count=1)
     for signal in gl.static_range(5):
         mbarrier.init(signals.index(signal), count=2 if signal == ADDED else 1)
     fence_async_shared()
@@ -93,12 +93,13 @@ def attend_wide(
                 queries, sinks_ptr, tables, states, scale, work, buffers, NUM_KV_HEADS,
                 GROUP_SIZE, V_DIM, ROPE_DIM, HAS_SINKS, BLOCK_KV, NUM_STAGES,
             )),
-            (_add_left, (
-                states, work, buffers, NUM_KV_HEADS, GROUP_SIZE, V_DIM, NUM_STAGES,
-            )),
-            (_add_right, (
+            (_add_half, (
                 state_boxes, rope_boxes, tables, states, work, buffers, NUM_KV_HEADS, GROUP_SIZE,
-                V_DIM, ROPE_DIM, PAGE_SIZE, BLOCK_KV, NUM_STAGES,
+                V_DIM, PAGE_SIZE, BLOCK_KV, NUM_STAGES, 0,
+            )),
+            (_add_half, (
+                state_boxes, rope_boxes, tables, states, work, buffers, NUM_KV_HEADS, GROUP_SIZE,
+                V_DIM, PAGE_SIZE, BLOCK_KV, NUM_STAGES, 1,
             )),
         ],
         [4, 4],
@@ -175,11 +176,12 @@ def _weigh_blocks(
             is_block = block < work.num_blocks
             left = buffers.state_blocks.index(2 * stage)
             right = buffers.state_blocks.index(2 * stage + 1)
-            mbarrier.wait(buffers.full.index(stage), phase, pred=is_block)
+            mbarrier.wait(buffers.full.index(2 * stage), phase, pred=is_block)
             x = warpgroup_mma(q0, _key(left, 0), zeros, use_acc=False, is_async=True)
             x = warpgroup_mma(q1, _key(left, 64), x, is_async=True)
             x = warpgroup_mma(q2, _key(left, 128), x, is_async=True)
             x = warpgroup_mma(q3, _key(left, 192), x, is_async=True)
+            mbarrier.wait(buffers.full.index(2 * stage + 1), phase, pred=is_block)
             x = warpgroup_mma(q4, _key(right, 0), x, is_async=True)
             x = warpgroup_mma(q5, _key(right, 64), x, is_async=True)
             x = warpgroup_mma(q6, _key(right, 128), x, is_async=True)
@@ -247,57 +249,7 @@ def _clear_rows(half, low, high, WIDTH: gl.constexpr):
 
 
 @gluon.jit
-def _add_block(half, buffers, acc, block, OUT: gl.constexpr):
-    """Shrink the sums by a block's factors; add its rows while the next block is weighed."""
-    mbarrier.wait(buffers.signals.index(HAS_WEIGHTS), block & 1)
-    acc = acc * buffers.factors.index(0).load(gl.SliceLayout(1, OUT))[:, None]
-    mbarrier.wait(buffers.signals.index(HAS_SCORES), (block & 1) ^ 1)
-    return warpgroup_mma(buffers.weights, half, acc, is_async=True)
-
-
-@gluon.jit
-def _add_left(
-    states,
-    work,
-    buffers,
-    NUM_KV_HEADS: gl.constexpr,
-    GROUP_SIZE: gl.constexpr,
-    V_DIM: gl.constexpr,
-    NUM_STAGES: gl.constexpr,
-):
-    """Add up the left half of the columns."""
-    OUT: gl.constexpr = gl.NVMMADistributedLayout(
-        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, V_DIM // 2, 16]
-    )
-    if work.num_blocks > 0:
-        acc = gl.zeros([64, V_DIM // 2], gl.float32, OUT)
-        stage = 0
-        phase = 0
-        for block in range(work.num_blocks):
-            mbarrier.wait(buffers.full.index(stage), phase)
-            half = buffers.state_blocks.index(2 * stage)
-            adding = _add_block(half, buffers, acc, block, OUT)
-            acc = warpgroup_mma_wait(0, deps=[adding])
-            mbarrier.arrive(buffers.signals.index(ADDED), count=1)
-            stage += 1
-            if stage == NUM_STAGES:
-                stage = 0
-                phase ^= 1
-        _finish(
-            states,
-            work,
-            buffers,
-            acc,
-            0,
-            NUM_KV_HEADS,
-            GROUP_SIZE,
-            V_DIM,
-            OUT,
-        )
-
-
-@gluon.jit
-def _add_right(
+def _add_half(
     state_boxes,
     rope_boxes,
     tables,
@@ -307,12 +259,15 @@ def _add_right(
     NUM_KV_HEADS: gl.constexpr,
     GROUP_SIZE: gl.constexpr,
     V_DIM: gl.constexpr,
-    ROPE_DIM: gl.constexpr,
     PAGE_SIZE: gl.constexpr,
     BLOCK_KV: gl.constexpr,
     NUM_STAGES: gl.constexpr,
+    HALF: gl.constexpr,
 ):
-    """Add up the right half of the columns, and have the copy engine refill what is used up."""
+    """Add up half of the columns, and have the copy engine refill that half where it is used up.
+
+    The second half sees to the rotary keys too. Rows are added while the next block is weighed.
+    """
     OUT: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, V_DIM // 2, 16]
     )
@@ -325,6 +280,7 @@ def _add_right(
         num_tokens += slot % BLOCK_KV
         slot -= slot % BLOCK_KV
         ROPE_COLUMN: gl.constexpr = NUM_KV_HEADS * V_DIM
+        first_column = work.head * V_DIM + HALF * (V_DIM // 2)
         acc = gl.zeros([64, V_DIM // 2], gl.float32, OUT)
         row = 0
         stage = 0
@@ -334,26 +290,23 @@ def _add_right(
             rope_row = row
             if load < work.num_blocks:
                 row = gl.load(page_ptr + slot // PAGE_SIZE) * PAGE_SIZE + slot % PAGE_SIZE
+            full = buffers.full.index(2 * stage + HALF)
+            half = buffers.state_blocks.index(2 * stage + HALF)
             if block >= 0:
-                mbarrier.wait(buffers.full.index(stage), phase)
-                half = buffers.state_blocks.index(2 * stage + 1)
-                adding = _add_block(half, buffers, acc, block, OUT)
-                if load <= work.num_blocks:
+                mbarrier.wait(full, phase)
+                mbarrier.wait(buffers.signals.index(HAS_WEIGHTS), block & 1)
+                acc = acc * buffers.factors.index(0).load(gl.SliceLayout(1, OUT))[:, None]
+                mbarrier.wait(buffers.signals.index(HAS_SCORES), (block & 1) ^ 1)
+                adding = warpgroup_mma(buffers.weights, half, acc, is_async=True)
+                if HALF == 1 and load <= work.num_blocks:
                     _load_rope(rope_boxes, rope_row, buffers, ROPE_COLUMN)
                 acc = warpgroup_mma_wait(0, deps=[adding])
                 mbarrier.arrive(buffers.signals.index(ADDED), count=1)
-                mbarrier.wait(buffers.signals.index(ADDED), block & 1)
-            elif load == 0:
+            elif HALF == 1 and load == 0:
                 _load_rope(rope_boxes, row, buffers, ROPE_COLUMN)
             if load < work.num_blocks:
-                mbarrier.expect(buffers.full.index(stage), BLOCK_KV * V_DIM * 2)
-                for half_at in gl.static_range(2):
-                    tma.async_copy_global_to_shared(
-                        state_boxes,
-                        [row, work.head * V_DIM + half_at * (V_DIM // 2)],
-                        buffers.full.index(stage),
-                        buffers.state_blocks.index(2 * stage + half_at),
-                    )
+                mbarrier.expect(full, BLOCK_KV * V_DIM)
+                tma.async_copy_global_to_shared(state_boxes, [row, first_column], full, half)
                 num_tokens -= BLOCK_KV
                 slot += BLOCK_KV
                 if (num_tokens <= 0) & (load + 1 < work.num_blocks):
@@ -364,7 +317,7 @@ def _add_right(
                     page_ptr = tables.pages + gl.load(tables.segment_page_start + segment)
                     num_tokens += slot % BLOCK_KV
                     slot -= slot % BLOCK_KV
-            if (load == 2) & (work.num_blocks > 1):
+            if HALF == 1 and (load == 2) & (work.num_blocks > 1):
                 mbarrier.wait(buffers.signals.index(HAS_SCORES), 0)
                 _load_rope(rope_boxes, rope_row, buffers, ROPE_COLUMN)
             stage += 1
@@ -372,9 +325,13 @@ def _add_right(
                 stage = 0
                 if load >= NUM_STAGES:
                     phase ^= 1
-        _finish(
-            states, work, buffers, acc, V_DIM // 2, NUM_KV_HEADS, GROUP_SIZE,
-            V_DIM, OUT,
+        ROWS: gl.constexpr = gl.SliceLayout(1, OUT)
+        mbarrier.wait(buffers.signals.index(HAS_INVERSE), 0)
+        acc = acc * buffers.factors.index(1).load(ROWS)[:, None]
+        target = buffers.targets.load(ROWS)
+        store_columns(
+            states, work, work.first_row, target, acc, HALF * (V_DIM // 2), NUM_KV_HEADS,
+            GROUP_SIZE, V_DIM,
         )  # fmt: skip
 
 
@@ -384,25 +341,3 @@ def _load_rope(rope_boxes, row, buffers, ROPE_COLUMN: gl.constexpr):
     has_rope = buffers.signals.index(HAS_ROPE)
     mbarrier.expect(has_rope, buffers.rope_block.shape[0] * buffers.rope_block.shape[1] * 2)
     tma.async_copy_global_to_shared(rope_boxes, [row, ROPE_COLUMN], has_rope, buffers.rope_block)
-
-
-@gluon.jit
-def _finish(
-    states,
-    work,
-    buffers,
-    acc,
-    first_column: gl.constexpr,
-    NUM_KV_HEADS: gl.constexpr,
-    GROUP_SIZE: gl.constexpr,
-    V_DIM: gl.constexpr,
-    OUT: gl.constexpr,
-):
-    """Divide by the totals and write a half of the columns."""
-    ROWS: gl.constexpr = gl.SliceLayout(1, OUT)
-    mbarrier.wait(buffers.signals.index(HAS_INVERSE), 0)
-    acc = acc * buffers.factors.index(1).load(ROWS)[:, None]
-    target = buffers.targets.load(ROWS)
-    store_columns(
-        states, work, work.first_row, target, acc, first_column, NUM_KV_HEADS, GROUP_SIZE, V_DIM
-    )

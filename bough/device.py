@@ -18,6 +18,8 @@ class Device:
         torch_device: where its tensors live, as torch writes it (`cpu`, `cuda:0`).
         num_workers: tiles that run side by side (streaming multiprocessors of a GPU).
         bandwidth: bytes per second from memory, all workers together.
+        cache_bandwidth: bytes per second from the cache that all workers share; of tiles that
+            read the same tokens side by side, all but one read them there.
         matmul_rate: FLOP per second of dense products, all workers together.
         score_rate: scores per second through the softmax, all workers together.
         tile_seconds: fixed cost of one tile.
@@ -27,7 +29,8 @@ class Device:
         min_itemsize: bytes at which a stored number counts at least: rows are converted before
             they are used.
         row_quantum: query rows are computed in multiples of this.
-        max_tile_rows: most query rows of one tile; a node is read once per such tile.
+        tile_heights: query rows of the kernels' tiles, ascending; a tile runs at the least height
+            that holds its rows, and a node is read once per tile of the greatest.
         kv_quantum: KV tokens are cut in multiples of this.
         is_split_by_head: whether a tile covers one stored head or all of them.
     """
@@ -36,6 +39,7 @@ class Device:
     torch_device: str
     num_workers: int
     bandwidth: float
+    cache_bandwidth: float
     matmul_rate: float
     score_rate: float
     tile_seconds: float
@@ -44,9 +48,14 @@ class Device:
     is_overlapped: bool
     min_itemsize: int
     row_quantum: int
-    max_tile_rows: int
+    tile_heights: tuple[int, ...]
     kv_quantum: int
     is_split_by_head: bool
+
+    @property
+    def max_tile_rows(self) -> int:
+        """Most query rows of one tile."""
+        return self.tile_heights[-1]
 
     @classmethod
     def cpu(cls) -> Device:
@@ -78,6 +87,7 @@ CPU = Device(
     torch_device="cpu",
     num_workers=1,
     bandwidth=6e9,
+    cache_bandwidth=6e9,
     matmul_rate=90e9,
     score_rate=0.5e9,
     tile_seconds=5e-6,
@@ -86,7 +96,7 @@ CPU = Device(
     is_overlapped=False,
     min_itemsize=4,
     row_quantum=1,
-    max_tile_rows=4096,
+    tile_heights=(4096,),
     kv_quantum=1,
     is_split_by_head=False,
 )
@@ -96,6 +106,7 @@ H100 = Device(
     torch_device="cuda",
     num_workers=132,
     bandwidth=3.01e12,
+    cache_bandwidth=5.5e12,
     matmul_rate=600e12,
     score_rate=3.6e12,
     tile_seconds=1.5e-6,
@@ -104,7 +115,7 @@ H100 = Device(
     is_overlapped=True,
     min_itemsize=1,
     row_quantum=16,
-    max_tile_rows=64,
+    tile_heights=(16, 64, 128),
     kv_quantum=64,
     is_split_by_head=True,
 )

@@ -12,6 +12,7 @@ from bough.device import Device
 from bough.forest import Forest
 from bough.kernels.backend import KV
 from bough.plan import Plan
+from bough.plan.tables import PlanTables
 from bough.spec import AttentionSpec
 
 SPECS = {
@@ -32,6 +33,7 @@ def devices(draw: st.DrawFn) -> Device:
         torch_device="cpu",
         num_workers=draw(st.sampled_from([1, 2, 5, 132])),
         bandwidth=draw(st.sampled_from([1e9, 3e12])),
+        cache_bandwidth=draw(st.sampled_from([1e9, 6e12])),
         matmul_rate=draw(st.sampled_from([1e10, 6e14])),
         score_rate=draw(st.sampled_from([1e8, 4e12])),
         tile_seconds=draw(st.sampled_from([1e-7, 1e-6, 1e-4])),
@@ -40,7 +42,7 @@ def devices(draw: st.DrawFn) -> Device:
         is_overlapped=draw(st.booleans()),
         min_itemsize=draw(st.sampled_from([1, 4])),
         row_quantum=draw(st.sampled_from([1, 16])),
-        max_tile_rows=draw(st.sampled_from([1, 16, 64, 4096])),
+        tile_heights=draw(st.sampled_from([(1,), (16,), (16, 64), (16, 64, 128), (4096,)])),
         kv_quantum=draw(st.sampled_from([1, 4, 64])),
         is_split_by_head=draw(st.booleans()),
     )
@@ -145,20 +147,33 @@ def assert_covers_everything_once(plan: Plan) -> None:
     partial merged once, read from the tables that kernels read."""
     tables, schedule, forest = plan.tables, plan.schedule, plan.forest
     items = tables.items[: int(tables.num_items)].tolist()
-    assert sorted(items) == list(range(schedule.num_tiles * schedule.num_head_splits))
+    splits = schedule.num_head_splits
+    covered = [
+        item + head for item in items for head in range(int(tables.tile_num_heads[item // splits]))
+    ]
+    assert sorted(covered) == list(range(schedule.num_tiles * splits))
     assert sorted(schedule.worker_items.tolist()) == sorted(items)
     assert schedule.worker_indptr[-1] == len(items)
+    assert_keeps_classes_apart(plan)
+    window = plan.cost.spec.window
+    assert_tables_cover_once(tables, forest, schedule.num_tiles, schedule.num_partials, window)
 
+
+def assert_tables_cover_once(
+    tables: PlanTables, forest: Forest, num_tiles: int, num_partials: int, window: int | None = None
+) -> None:
+    """Every (query, visible token) pair in exactly one of the first tiles, and every partial of
+    theirs merged once."""
     seen: list[Counter[int]] = [Counter() for _ in range(forest.num_queries)]
     partials: list[list[int]] = [[] for _ in range(forest.num_queries)]
-    num_tiles = [0] * forest.num_queries
-    size, window = forest.page_size, plan.cost.spec.window
-    for tile in range(schedule.num_tiles):
+    num_tiles_of = [0] * forest.num_queries
+    size = forest.page_size
+    for tile in range(num_tiles):
         begin = int(tables.tile_query_begin[tile])
         queries = tables.query_indices[begin : begin + int(tables.tile_num_queries[tile])].tolist()
         start = int(tables.tile_partial_start[tile])
         for row, query in enumerate(queries):
-            num_tiles[query] += 1
+            num_tiles_of[query] += 1
             if int(tables.query_num_tiles[query]) > 1:
                 assert start >= 0
                 partials[query].append(start + row)
@@ -182,12 +197,29 @@ def assert_covers_everything_once(plan: Plan) -> None:
     used: list[int] = []
     for query in range(forest.num_queries):
         assert seen[query] == Counter(visible_slots(forest, query, window))
-        assert num_tiles[query] == int(tables.query_num_tiles[query])
+        assert num_tiles_of[query] == int(tables.query_num_tiles[query])
         merged = tables.merge_indices[indptr[query] : indptr[query + 1]].tolist()
         assert sorted(merged) == sorted(partials[query])
         used += merged
     assert len(used) == len(set(used))
-    assert all(0 <= partial < schedule.num_partials for partial in used)
+    assert all(0 <= partial < num_partials for partial in used)
+
+
+def assert_keeps_classes_apart(plan: Plan) -> None:
+    """Items lie by class, each class has workers, and its height holds its tiles' rows."""
+    tables, cost, splits = plan.tables, plan.cost, plan.schedule.num_head_splits
+    indptr = tables.class_indptr.tolist()
+    heights = cost.device.tile_heights
+    assert len(indptr) == len(heights) + 1
+    assert indptr[0] == 0
+    assert indptr[-1] == int(tables.num_items)
+    for at, height in enumerate(heights):
+        items = tables.items[indptr[at] : indptr[at + 1]].tolist()
+        assert (int(tables.class_workers[at]) > 0) == bool(items)
+        for item in items:
+            rows = int(tables.tile_num_queries[item // splits]) * cost.spec.group_size
+            assert rows <= height or cost.max_tile_queries == 1
+    assert int(tables.class_workers.sum()) <= max(cost.device.num_workers, len(heights))
 
 
 def random_problem(

@@ -19,24 +19,26 @@ _REPEATS = 9
 
 
 class TileClass(NamedTuple):
-    """Tiles of one height.
+    """Tiles of one height, which have workers of their own.
 
     Attributes:
         height: query rows at which they are computed.
-        num_items: how many they are, all head splits counted.
-        num_cuts: runs of KV into which their blocks of queries are cut, most of any block.
+        num_items: how many they are, each on one stored head or several.
+        num_workers: workers that share them.
         rows: fewest and most query rows of a tile.
         tokens: fewest and most KV tokens of a tile.
+        num_cuts: runs of KV into which their queries' work is cut, most of any.
         read_bytes: KV bytes that they read, each once a tile.
-        busy_us: expected time if all workers shared them evenly.
+        busy_us: expected time if their workers shared them evenly.
         longest_us: expected time of the longest.
     """
 
     height: int
     num_items: int
-    num_cuts: int
+    num_workers: int
     rows: tuple[int, int]
     tokens: tuple[int, int]
+    num_cuts: int
     read_bytes: int
     busy_us: float
     longest_us: float
@@ -58,39 +60,37 @@ class Measured:
 
 def tile_classes(plan: Plan) -> list[TileClass]:
     """Sum a plan's tiles up by height, tallest first."""
-    schedule, cost = plan.schedule, plan.cost
-    splits = schedule.num_head_splits
-    num_rows = schedule.tile_num_queries.astype(np.int64) * cost.spec.group_size
-    height = tile_heights(plan)
-    tokens = np.add.reduceat(
-        (schedule.segment_stop - schedule.segment_begin).astype(np.int64),
-        schedule.tile_segment_indptr[:-1],
-    )
-    cuts = _cuts(plan)
-    classes = []
-    for at in sorted(set(height.tolist()), reverse=True):
-        here = height == at
-        seconds = schedule.tile_seconds[here]
-        classes.append(
-            TileClass(
-                height=at,
-                num_items=int(here.sum()) * splits,
-                num_cuts=int(cuts[here].max()),
-                rows=(int(num_rows[here].min()), int(num_rows[here].max())),
-                tokens=(int(tokens[here].min()), int(tokens[here].max())),
-                read_bytes=cost.spec.kv_bytes(int(tokens[here].sum()), cost.itemsize),
-                busy_us=float(seconds.sum()) * splits / cost.device.num_workers * 1e6,
-                longest_us=float(seconds.max()) * 1e6,
-            )
+    schedule, device = plan.schedule, plan.cost.device
+    bounds = zip(schedule.class_indptr[:-1], schedule.class_indptr[1:], strict=True)
+    classes = [
+        _tile_class(plan, height, slice(int(begin), int(end)), int(workers))
+        for height, (begin, end), workers in zip(
+            device.tile_heights, bounds, schedule.class_workers, strict=True
         )
-    return classes
+        if end > begin
+    ]
+    return classes[::-1]
 
 
-def tile_heights(plan: Plan) -> np.ndarray:
-    """[num_tiles] rows at which each tile is computed, padding included."""
-    quantum = plan.cost.device.row_quantum
-    rows = plan.schedule.tile_num_queries.astype(np.int64) * plan.cost.spec.group_size
-    return -(-rows // quantum) * quantum
+def _tile_class(plan: Plan, height: int, items: slice, num_workers: int) -> TileClass:
+    schedule, cost = plan.schedule, plan.cost
+    seconds = schedule.item_seconds[items]
+    tile = np.unique(schedule.items[items] // schedule.num_head_splits)
+    rows = schedule.tile_num_queries[tile] * cost.spec.group_size
+    length = (schedule.segment_stop - schedule.segment_begin).astype(np.int64)
+    tokens = np.add.reduceat(length, schedule.tile_segment_indptr[:-1])[tile]
+    _, cuts = np.unique(schedule.tile_query_begin[tile], return_counts=True)
+    return TileClass(
+        height=height,
+        num_items=len(seconds),
+        num_workers=num_workers,
+        rows=(int(rows.min()), int(rows.max())),
+        tokens=(int(tokens.min()), int(tokens.max())),
+        num_cuts=int(cuts.max()),
+        read_bytes=cost.spec.kv_bytes(int(tokens.sum()), cost.itemsize),
+        busy_us=float(seconds.sum()) / num_workers * 1e6,
+        longest_us=float(seconds.max()) * 1e6,
+    )
 
 
 def measure_plan(plan: Plan, problem: Problem) -> Measured:
@@ -109,15 +109,6 @@ def measure_plan(plan: Plan, problem: Problem) -> Measured:
     us = time_alone(run, clock, repeats=_REPEATS).median * 1e6
     is_gpu = problem.q.device.type == "cuda"
     return Measured(us=us, kernels=_kernel_times(run) if is_gpu else ())
-
-
-def _cuts(plan: Plan) -> np.ndarray:
-    """[num_tiles] tiles that have the same queries: the runs into which their KV is cut."""
-    begin, count = plan.schedule.tile_query_begin, plan.schedule.tile_num_queries
-    _, block, sizes = np.unique(
-        np.stack([begin, count]), axis=1, return_inverse=True, return_counts=True
-    )
-    return sizes[block.ravel()]
 
 
 def _kernel_times(run: Callable[[], None]) -> tuple[tuple[str, float], ...]:

@@ -8,9 +8,12 @@ and t tokens:
     scores(r, t) = r x t x h
     flops(r, t) = 2 x scores(r, t) x (qk_dim + v_dim)
     products(r, t) = flops(r, t) / matmul rate + scores(r, t) / score rate
-    C(r, t) = tile_seconds + max(bytes(t) / worker bandwidth, products(r, t))
+    reading(t) = max(bytes(t) / (tiles that read them x worker bandwidth),
+                     bytes(t) / worker's bandwidth from the cache)
+    C(r, t) = tile_seconds + max(reading(t), products(r, t))
 
-or the sum of the two where a device reads and computes in turn.
+or the sum of the two where a device reads and computes in turn. Tiles that hold other queries of
+the same node read its tokens side by side: from memory once, and each from the cache.
 The worker rates are the device's, divided by its workers: C is in worker-seconds, and a schedule
 whose workers are evenly loaded takes sum(C) / num_workers. A query that is cut into several tiles
 leaves a partial in fp32 for each of them, written once and read once:
@@ -30,6 +33,7 @@ import numpy.typing as npt
 
 from bough.device import Device
 from bough.spec import AttentionSpec
+from bough.tree_order import Index
 
 Seconds = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.integer]
@@ -78,15 +82,31 @@ class CostModel:
         softmax = self.spec.num_q_heads / self.device.score_rate
         return (products + softmax) * self.device.num_workers
 
-    def rate(self, num_queries: Counts) -> Seconds:
-        """Cost of one more KV token for each count of queries, fixed cost apart."""
+    @cached_property
+    def _from_cache(self) -> float:
+        return self._per_token * self.device.bandwidth / self.device.cache_bandwidth
+
+    def tile_class(self, num_queries: Counts) -> Index:
+        """Place in `Device.tile_heights` of the height at which each count of queries runs."""
+        heights = np.array(self.device.tile_heights)
+        rows = num_queries * self.spec.group_size
+        return np.minimum(np.searchsorted(heights, rows), len(heights) - 1)
+
+    def rate(self, num_queries: Counts, num_readers: Counts | int = 1) -> Seconds:
+        """Cost of one more KV token for each count of queries, fixed cost apart.
+
+        Args:
+            num_queries: queries of a tile.
+            num_readers: tiles that read the same tokens, this one counted.
+        """
         quantum = self.device.row_quantum
         rows = num_queries * self.spec.group_size
         padded = -(-rows // quantum) * quantum / self.spec.group_size
         products = padded * self._per_pair
+        reading = np.maximum(self._per_token / num_readers, self._from_cache)
         if self.device.is_overlapped:
-            return np.maximum(self._per_token, products)
-        return self._per_token + products
+            return np.maximum(reading, products)
+        return reading + products
 
     def line(self, num_queries: Counts) -> tuple[Seconds, Seconds]:
         """Cost of work before it is divided: full tiles of queries, then one with the rest.
@@ -96,8 +116,10 @@ class CostModel:
         """
         full, rest = np.divmod(num_queries, self.max_tile_queries)
         has_rest = rest > 0
-        of_full = float(self.rate(np.asarray(self.max_tile_queries)))
-        return (full + has_rest) * self.fixed, full * of_full + has_rest * self.rate(rest)
+        readers = np.maximum(1, full + has_rest)
+        of_full = self.rate(np.asarray(self.max_tile_queries), readers)
+        per_token = full * of_full + has_rest * self.rate(rest, readers)
+        return (full + has_rest) * self.fixed, per_token
 
     def tiles(self, num_queries: Counts, num_tokens: Counts) -> Seconds:
         """Cost of work before it is divided."""

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from bough.plan.block import Blocks
 from bough.plan.cost import CostModel
-from bough.tree_order import Index, distinct
+from bough.plan.items import falling
+from bough.plan.work import Work, measure_work
+from bough.tree_order import Index
 
 Seconds = npt.NDArray[np.float64]
 
@@ -28,15 +30,15 @@ class Division(NamedTuple):
     """How many tiles each block becomes, and what is expected of it.
 
     Attributes:
-        num_tiles: [num_blocks] tiles of each block, on every head split.
+        num_tiles: [num_blocks] tiles of each block.
         tile_tokens: [num_blocks] KV tokens of each of its tiles but the last.
-        rate: [num_blocks] seconds per KV token of a tile on one head split.
+        work: what the blocks cost.
         lower_bound: seconds that no division of these blocks can beat.
     """
 
     num_tiles: Index
     tile_tokens: Index
-    rate: Seconds
+    work: Work
     lower_bound: float
 
 
@@ -60,88 +62,83 @@ def divide(blocks: Blocks, num_queries: int, cost: CostModel) -> Division:
         num_queries: queries of the forest.
         cost: the cost model.
     """
-    num_tokens = blocks.num_tokens
-    count, at = distinct(blocks.num_queries)
-    rate = (cost.rate(count) / cost.num_head_splits)[at]
-    if not len(rate):
-        return Division(num_tokens, num_tokens, rate, 0.0)
-    bound = lower_bound(num_tokens, rate, cost)
+    work = measure_work(blocks, cost)
+    num_tokens = work.num_tokens
+    if not len(num_tokens):
+        return Division(num_tokens, num_tokens, work, 0.0)
+    bound = lower_bound(work, cost)
     if cost.device.num_workers == 1:
-        return Division(np.ones_like(num_tokens), np.maximum(1, num_tokens), rate, bound)
-    num_tiles, tile_tokens = _tiles(_LIMITS[:1] * bound, num_tokens, rate, cost)
-    (items,) = _falling(num_tiles, tile_tokens, num_tokens, rate, cost)
+        return Division(np.ones_like(num_tokens), np.maximum(1, num_tokens), work, bound)
+    num_tiles, tile_tokens = _tiles(_LIMITS[:1] * bound, work, cost)
+    (items,) = _falling(num_tiles, tile_tokens, work, cost)
     if _makespan(items, cost) <= bound * _GOOD_ENOUGH:
-        return Division(num_tiles[0], tile_tokens[0], rate, bound)
-    num_tiles, tile_tokens = _tiles(_LIMITS * bound, num_tokens, rate, cost)
+        return Division(num_tiles[0], tile_tokens[0], work, bound)
+    num_tiles, tile_tokens = _tiles(_LIMITS * bound, work, cost)
     merging = _merge_seconds(num_tiles, blocks, num_queries, cost)
-    best = _best(_falling(num_tiles, tile_tokens, num_tokens, rate, cost), merging, cost)
-    return Division(num_tiles[best], tile_tokens[best], rate, bound)
+    best = _best(_falling(num_tiles, tile_tokens, work, cost), merging, cost)
+    return Division(num_tiles[best], tile_tokens[best], work, bound)
 
 
-def lower_bound(num_tokens: Index, rate: Seconds, cost: CostModel) -> float:
+def lower_bound(work: Work, cost: CostModel) -> float:
     """Return the least makespan that any division and assignment of the blocks can have.
 
     By bisection (CoDec, arXiv 2505.17694, section 5): with T seconds a worker, block b needs
-    `ceil(variable_b / (T - tile_seconds))` tiles a head split, each with its fixed cost, and
+    `ceil(variable_b / (T - tile_seconds))` tiles, each of its items with a fixed cost, and
     their sum must fit into `num_workers x T`. One quantum of KV tokens cannot be divided.
     Rounding no quotient up, and each by one, bounds the answer from below and from above.
 
     Args:
-        num_tokens: [num_blocks] KV tokens of each block, of one at least.
-        rate: [num_blocks] seconds per KV token of one head split.
+        work: one block at least.
         cost: the cost model.
     """
-    fixed, workers = cost.device.tile_seconds, cost.device.num_workers / cost.num_head_splits
-    variable = rate * num_tokens
-    work = float(variable.sum())
+    fixed, workers = cost.device.tile_seconds, cost.device.num_workers
+    variable, num_items = work.rate * work.num_tokens, work.num_items
+    total, least_items = float(variable @ num_items), int(num_items.sum())
 
     def unrounded(num_more: int) -> float:
-        """Solve (work / x + num_more) * fixed + work = (x + fixed) * workers for x + fixed."""
-        half = (work + (num_more - workers) * fixed) / (2 * workers)
-        return fixed + half + (half * half + work * fixed / workers) ** 0.5
+        """Solve (total / x + num_more) * fixed + total = (x + fixed) * workers for x + fixed."""
+        half = (total + (num_more - workers) * fixed) / (2 * workers)
+        return fixed + half + (half * half + total * fixed / workers) ** 0.5
 
     def fits(seconds: float) -> bool:
         spare = max(seconds - fixed, 1e-12)
-        return float(np.ceil(variable / spare).sum()) * fixed + work <= seconds * workers
+        return float(np.ceil(variable / spare) @ num_items) * fixed + total <= seconds * workers
 
-    indivisible = float((rate * np.minimum(num_tokens, cost.device.kv_quantum)).max()) + fixed
-    undivided = (len(num_tokens) * fixed + work) / workers
+    quantum = np.minimum(work.num_tokens, cost.device.kv_quantum)
+    indivisible = float((work.rate * quantum).max()) + fixed
+    undivided = (least_items * fixed + total) / workers
     low = max(indivisible, undivided, unrounded(0))
     if fits(low):
         return low
-    high = max(low, unrounded(len(num_tokens)))
+    high = max(low, unrounded(least_items))
     while high > low * 1.005:
         middle = (low * high) ** 0.5
         low, high = (low, middle) if fits(middle) else (middle, high)
     return low
 
 
-def _tiles(
-    seconds: Seconds, num_tokens: Index, rate: Seconds, cost: CostModel
-) -> tuple[Index, Index]:
+def _tiles(seconds: Seconds, work: Work, cost: CostModel) -> tuple[Index, Index]:
     """Cut every block into equal tiles that take at most each of some times.
 
     Returns:
         [num_limits, num_blocks] tiles of each block, and tokens of each of its tiles.
     """
-    quantum = cost.device.kv_quantum
+    quantum, num_tokens = cost.device.kv_quantum, work.num_tokens
     spare = np.maximum(seconds - cost.device.tile_seconds, 1e-12)
-    least = np.maximum(1.0, np.ceil(rate * num_tokens / spare[:, None]))
+    least = np.maximum(1.0, np.ceil(work.rate * num_tokens / spare[:, None]))
     tile_tokens = np.maximum(1.0, np.ceil(num_tokens / (least * quantum))) * quantum
     num_tiles = np.maximum(1.0, np.ceil(num_tokens / tile_tokens))
     return num_tiles.astype(np.intp), tile_tokens.astype(np.intp)
 
 
-def _falling(
-    num_tiles: Index, tile_tokens: Index, num_tokens: Index, rate: Seconds, cost: CostModel
-) -> list[_Items]:
+def _falling(num_tiles: Index, tile_tokens: Index, work: Work, cost: CostModel) -> list[_Items]:
     """List the items of each limit."""
     divided = np.flatnonzero((num_tiles > 1).any(axis=0))
-    rest = num_tokens - (num_tiles - 1) * tile_tokens
+    rest, rate = work.num_tokens - (num_tiles - 1) * tile_tokens, work.rate
     seconds = np.concatenate((rest * rate, tile_tokens[:, divided] * rate[divided]), axis=1)
     seconds += cost.device.tile_seconds
     counts = np.concatenate((np.ones_like(num_tiles), num_tiles[:, divided] - 1), axis=1)
-    counts *= cost.num_head_splits
+    counts *= np.concatenate((work.num_items, work.num_items[divided]))
     orders = enumerate(falling(seconds))
     return [_Items(seconds[at, order], counts[at, order]) for at, order in orders]
 
@@ -184,12 +181,6 @@ def _dealt(seconds: Seconds, num_workers: int) -> float:
     for taken in seconds[num_workers:].tolist():
         heapq.heapreplace(free, free[0] + taken)
     return max(free)
-
-
-def falling(seconds: Seconds) -> Index:
-    """Sort the last axis by falling seconds, to a 65535th of the largest; the first come first."""
-    scale = 65535.0 / seconds.max(initial=1e-30)
-    return (65535.0 - seconds * scale).astype(np.uint16).argsort(kind="stable")
 
 
 def _merge_seconds(num_tiles: Index, blocks: Blocks, num_queries: int, cost: CostModel) -> Seconds:

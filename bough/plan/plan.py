@@ -107,7 +107,7 @@ class Plan:
         """Programs of a launch over all items: the capacity's where there is one."""
         if self._capacity is not None:
             return self._capacity.num_tiles * self.schedule.num_head_splits
-        return self.schedule.num_tiles * self.schedule.num_head_splits
+        return len(self.schedule.items)
 
     @property
     def most_tile_queries(self) -> int:
@@ -122,6 +122,11 @@ class Plan:
         if self._capacity is not None:
             return self._capacity.num_partials
         return self.schedule.num_partials
+
+    @property
+    def most_partials(self) -> int:
+        """Partials of the query that has most of them now."""
+        return int(self.schedule.query_num_tiles.max(initial=0))
 
     @property
     def has_merge(self) -> bool:
@@ -139,7 +144,9 @@ class Plan:
             self._buffer = self._tables = None
         else:
             arrays = _arrays(forest, schedule, growth)
-            lengths = self._capacity.lengths(self.cost.num_head_splits)
+            lengths = self._capacity.lengths(
+                self.cost.num_head_splits, len(self.cost.device.tile_heights)
+            )
             for name, array in arrays.items():
                 expect_room(name, len(array), lengths[name])
             expect_room("num_partials", schedule.num_partials, self._capacity.num_partials)

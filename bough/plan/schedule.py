@@ -12,8 +12,9 @@ from bough.forest import Forest
 from bough.plan.assign import Assignment, assign
 from bough.plan.block import Blocks, cut_to_blocks
 from bough.plan.cost import CostModel
-from bough.plan.divide import Division, divide, falling, merge_seconds
+from bough.plan.divide import Division, divide, merge_seconds
 from bough.plan.fold import Tasks, fold
+from bough.plan.items import list_items
 from bough.plan.partials import number_partials
 from bough.plan.segments import find_segments
 from bough.tree_order import Index
@@ -25,10 +26,11 @@ Seconds = npt.NDArray[np.float64]
 class Schedule:
     """What runs where; pure arrays, the same whatever machine computes them.
 
-    A tile is a list of node segments along one path x some queries x one split of the stored
-    heads; all splits share the tables, and item `tile * num_head_splits + split` names one of
-    them. A query in one tile has its output written there; a query in more leaves a partial for
-    each, row `i` of tile `t` in partial `tile_partial_start[t] + i`.
+    A tile is a list of node segments along one path x some queries; item `tile * num_head_splits +
+    split` is the tile on `tile_num_heads[tile]` splits of the stored heads from that one on. Tiles
+    are of the classes of `Device.tile_heights`, and each class has workers of its own. A query in
+    one tile has its output written there; a query in more leaves a partial for each, row `i` of
+    tile `t` in partial `tile_partial_start[t] + i`.
 
     Args:
         tile_segment_indptr: [num_tiles + 1] segments of each tile.
@@ -42,7 +44,11 @@ class Schedule:
         merge_indptr: [num_queries + 1] partials of each query; none where it has one tile or none.
         merge_indices: partials in the order in which they are merged.
         query_num_tiles: [num_queries] tiles of each query.
-        items: [num_tiles * num_head_splits] all items by falling cost.
+        tile_num_heads: [num_tiles] head splits that an item of each tile covers.
+        items: [num_items] all items by class, and by falling cost in each.
+        item_seconds: [num_items] expected cost of each item.
+        class_indptr: [num_classes + 1] items of each class.
+        class_workers: [num_classes] workers of each class.
         tile_seconds: [num_tiles] expected cost of each tile on one head split.
         num_workers: workers that run side by side.
         num_head_splits: tiles that share one row of the tables.
@@ -62,7 +68,11 @@ class Schedule:
     merge_indptr: Index
     merge_indices: Index
     query_num_tiles: Index
+    tile_num_heads: Index
     items: Index
+    item_seconds: Seconds
+    class_indptr: Index
+    class_workers: Index
     tile_seconds: Seconds
     num_workers: int
     num_head_splits: int
@@ -85,8 +95,12 @@ class Schedule:
 
     @cached_property
     def assignment(self) -> Assignment:
-        """Items dealt to workers, as a GPU deals programs: in order, to whoever is free first."""
-        return assign(self.tile_seconds[self.items // self.num_head_splits], self.num_workers)
+        """Items dealt to workers by falling cost, each to whoever is free first."""
+        order = (-self.item_seconds).argsort(kind="stable")
+        dealt = assign(self.item_seconds[order], self.num_workers)
+        worker = np.empty_like(dealt.worker)
+        worker[order] = dealt.worker
+        return Assignment(worker, dealt.makespan)
 
     @property
     def worker_indptr(self) -> Index:
@@ -128,24 +142,30 @@ def _lay_out(
     stop = np.minimum(start + tokens, blocks.stop[block])
     segments = find_segments(forest, tasks, blocks.task[block], start, stop)
     partials = number_partials(forest.num_queries, blocks, num_tiles)
-    splits = cost.num_head_splits
-    seconds = cost.device.tile_seconds + division.rate[block] * (stop - start)
+    num_queries = blocks.num_queries[block]
+    item_seconds = cost.device.tile_seconds + division.work.rate[block] * (stop - start)
+    num_heads = division.work.num_heads[block]
+    items = list_items(cost.tile_class(num_queries), num_heads, item_seconds, cost)
     return Schedule(
         tile_segment_indptr=_indptr(segments.num),
         segment_node=segments.node,
         segment_begin=segments.begin,
         segment_stop=segments.stop,
         tile_query_begin=blocks.query_begin[block],
-        tile_num_queries=blocks.num_queries[block],
+        tile_num_queries=num_queries,
         query_indices=blocks.query,
         tile_partial_start=partials.tile_start,
         merge_indptr=_indptr(partials.query_num_partials),
         merge_indices=partials.indices,
         query_num_tiles=partials.query_num_tiles,
-        items=(falling(seconds)[:, None] * splits + np.arange(splits)).reshape(-1),
-        tile_seconds=seconds,
+        tile_num_heads=num_heads,
+        items=items.item,
+        item_seconds=items.seconds,
+        class_indptr=items.class_indptr,
+        class_workers=items.class_workers,
+        tile_seconds=item_seconds / num_heads,
         num_workers=cost.device.num_workers,
-        num_head_splits=splits,
+        num_head_splits=cost.num_head_splits,
         num_partials=partials.num,
         merge_seconds=float(merge_seconds(np.asarray(len(partials.indices)), cost)),
         lower_bound=division.lower_bound,

@@ -52,11 +52,14 @@ class PlanCapacity:
             value = getattr(self, field.name)
             expect(value >= 0, field.name, "at least 0", value)
 
-    def lengths(self, num_head_splits: int) -> dict[str, int]:
+    def lengths(self, num_head_splits: int, num_classes: int) -> dict[str, int]:
         """Entries of each table but `pages`."""
         return {
             "num_items": 1,
+            "class_indptr": num_classes + 1,
+            "class_workers": num_classes,
             "items": self.num_tiles * num_head_splits,
+            "tile_num_heads": self.num_tiles,
             "tile_segment_indptr": self.num_tiles + 1,
             "tile_query_begin": self.num_tiles,
             "tile_num_queries": self.num_tiles,
@@ -79,7 +82,10 @@ class PlanTables:
 
     Args:
         num_items: [1] entries of `items` in use.
-        items: [num_tiles * num_head_splits] by falling cost.
+        class_indptr: [num_classes + 1] items of each class of tiles.
+        class_workers: [num_classes] multiprocessors that share the items of each class.
+        items: [num_tiles * num_head_splits] or fewer, by class, then by falling cost.
+        tile_num_heads: [num_tiles] stored heads that an item of each tile covers.
         tile_segment_indptr: [num_tiles + 1].
         tile_query_begin: [num_tiles].
         tile_num_queries: [num_tiles].
@@ -98,7 +104,10 @@ class PlanTables:
     """
 
     num_items: torch.Tensor
+    class_indptr: torch.Tensor
+    class_workers: torch.Tensor
     items: torch.Tensor
+    tile_num_heads: torch.Tensor
     tile_segment_indptr: torch.Tensor
     tile_query_begin: torch.Tensor
     tile_num_queries: torch.Tensor
@@ -118,7 +127,8 @@ class PlanTables:
 def schedule_arrays(schedule: Schedule) -> Arrays:
     """Collect the tables that only a new schedule changes, those of segments apart."""
     names = (
-        "items tile_segment_indptr tile_query_begin tile_num_queries tile_partial_start "
+        "class_indptr class_workers items tile_num_heads tile_segment_indptr tile_query_begin "
+        "tile_num_queries tile_partial_start "
         "query_indices query_num_tiles merge_indptr merge_indices"
     )
     arrays: Arrays = {"num_items": np.array([len(schedule.items)])}

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from bough.bench.explain import measure_plan, tile_classes, tile_heights
+from bough.bench.explain import measure_plan, tile_classes
 from bough.device import Device
 from bough.plan import Plan, make_plan
 from bough.spec import AttentionSpec
@@ -21,12 +20,12 @@ def plan_of(text: str) -> Plan:
 def test_classes_of_tiles_add_up_to_the_plan(text: str) -> None:
     plan = plan_of(text)
     schedule, classes = plan.schedule, tile_classes(plan)
-    splits = schedule.num_head_splits
-    assert sum(found.num_items for found in classes) == schedule.num_tiles * splits
-    busy = schedule.tile_seconds.sum() * splits / plan.cost.device.num_workers
-    assert sum(found.busy_us for found in classes) == pytest.approx(busy * 1e6)
+    assert sum(found.num_items for found in classes) == len(schedule.items)
+    busy = sum(found.busy_us * found.num_workers for found in classes)
+    assert busy == pytest.approx(schedule.item_seconds.sum() * 1e6)
     read = sum(found.read_bytes for found in classes)
     assert read == SPEC.kv_bytes(schedule.num_tokens_read, 2)
+    assert max(found.longest_us for found in classes) <= schedule.makespan * 1e6 * 1.001
 
 
 def test_each_class_says_what_its_tiles_hold() -> None:
@@ -34,15 +33,13 @@ def test_each_class_says_what_its_tiles_hold() -> None:
     assert (root.height, root.rows) == (64, (64, 64))
     assert (leaves.height, leaves.rows) == (16, (4, 4))
     assert root.num_cuts > 1
-    assert root.num_items >= root.num_cuts * 8
-    assert root.tokens[1] <= 120000 and root.longest_us < root.busy_us * 132
+    assert root.num_items >= root.num_cuts
+    assert root.num_workers + leaves.num_workers == 132
 
 
 def test_no_tile_holds_more_rows_than_its_height() -> None:
-    plan = plan_of("1,4,16,512|1024,256,128,32")
-    rows = plan.schedule.tile_num_queries * SPEC.group_size
-    assert (tile_heights(plan) >= rows).all()
-    assert np.isin(tile_heights(plan), [16, 32, 48, 64]).all()
+    for found in tile_classes(plan_of("1,4,16,512|1024,256,128,32")):
+        assert found.rows[0] <= found.rows[1] <= found.height
 
 
 def test_a_step_on_the_cpu_is_timed_as_a_whole() -> None:

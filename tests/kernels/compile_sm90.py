@@ -19,7 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from bough.device import Device
-from bough.kernels.triton.arguments import Plane, Queries, States, TileTables
+from bough.kernels.triton.arguments import AttentionShape, Plane, Queries, States, TileTables
 from bough.kernels.triton.attend_tiles import attend_tiles
 from bough.kernels.triton.config import merge_block, tile_config
 from bough.kernels.triton.merge_states import merge_states
@@ -58,19 +58,19 @@ def attend_source(text: str, dtype: str) -> tuple[Any, dict[str, Any], dict[str,
         "scale": "fp32",
     }
     constants = {
-        "NUM_KV_HEADS": spec.num_kv_heads,
-        "GROUP_SIZE": spec.group_size,
-        "NOPE_DIM": spec.nope_dim,
-        "ROPE_DIM": spec.rope_dim,
-        "V_DIM": spec.v_dim,
-        "PAGE_SIZE": 16,
-        "WINDOW": 0,
-        "SOFTCAP": 0.0,
-        "HAS_SINKS": False,
-        "SMALL_BLOCK_Q": shape.small_block_q,
-        "BLOCK_Q": shape.block_q,
-        "BLOCK_KV": shape.block_kv,
-        "NUM_STAGES": shape.num_stages,
+        "SHAPE": AttentionShape(
+            NUM_KV_HEADS=spec.num_kv_heads,
+            GROUP_SIZE=spec.group_size,
+            NOPE_DIM=spec.nope_dim,
+            ROPE_DIM=spec.rope_dim,
+            V_DIM=spec.v_dim,
+            WINDOW=0,
+            SOFTCAP=0.0,
+            HAS_SINKS=False,
+            PAGE_SIZE=16,
+        ),
+        "SMALL": shape.small,
+        "BLOCK": shape.block,
     }
     options = {"num_warps": shape.num_warps, "maxnreg": shape.max_registers}
     return attend_tiles, {**signature, **constants}, options

@@ -38,11 +38,14 @@ class States(NamedTuple):
 class TileTables(NamedTuple):
     """The tables of `bough.plan.tables.PlanTables` that tiles read."""
 
-    items: Any
     num_items: Any
+    class_indptr: Any
+    class_workers: Any
+    items: Any
     tile_segment_indptr: Any
     tile_query_begin: Any
     tile_num_queries: Any
+    tile_num_heads: Any
     tile_partial_start: Any
     segment_page_start: Any
     segment_first_slot: Any
@@ -52,3 +55,28 @@ class TileTables(NamedTuple):
     query_num_tiles: Any
     query_position: Any
     pages: Any
+
+
+class AttentionShape(NamedTuple):
+    """What of an attention spec and its pages a kernel is compiled for.
+
+    ROPE_DIM is 0 for untied specs; WINDOW and SOFTCAP are 0 where there is none.
+    """
+
+    NUM_KV_HEADS: int
+    GROUP_SIZE: int
+    NOPE_DIM: int
+    ROPE_DIM: int
+    V_DIM: int
+    WINDOW: int
+    SOFTCAP: float
+    HAS_SINKS: bool
+    PAGE_SIZE: int
+
+
+class BlockShape(NamedTuple):
+    """Rows and KV tokens that a program works on at a time, and the loads it has in flight."""
+
+    BLOCK_Q: int
+    BLOCK_KV: int
+    NUM_STAGES: int

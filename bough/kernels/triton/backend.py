@@ -6,10 +6,17 @@ import torch
 import triton
 
 from bough.kernels.backend import KV
-from bough.kernels.triton.arguments import Plane, Queries, States, TileTables
+from bough.kernels.triton.arguments import Plane, Queries, States
 from bough.kernels.triton.attend_tiles import attend_tiles
-from bough.kernels.triton.config import merge_block, tile_config
-from bough.kernels.triton.merge_states import merge_states
+from bough.kernels.triton.config import tile_config
+from bough.kernels.triton.launch import (
+    launch_merge,
+    new_states,
+    plane_of,
+    queries_of,
+    shape_of,
+    tables_of,
+)
 from bough.kernels.triton.store_kv import store_rows
 from bough.plan import Plan
 from bough.spec import AttentionSpec
@@ -25,53 +32,39 @@ class TritonBackend:
         spec = plan.cost.spec
         key, value = _planes(kv, spec)
         _check(q, key, spec, plan)
-        states = _new_states(q, plan)
-        q = q if q.stride(-1) == 1 else q.contiguous()
-        sinks_or_any = states.lse if sinks is None else sinks
-        tables = plan.tables
-        shape = tile_config(spec, plan.cost.device.max_tile_rows, key.element_size())
+        states = new_states(q, plan)
         if plan.num_launched_items:
-            num_slices = triton.cdiv(plan.cost.device.max_tile_rows, shape.block_q)
-            attend_tiles[(plan.num_launched_items, num_slices)](
-                Queries(q, q.stride(0), q.stride(1)),
-                _plane(key),
-                _plane(value),
-                sinks_or_any,
-                TileTables(*(getattr(tables, name) for name in TileTables._fields)),
-                states,
-                spec.scale,
-                NUM_KV_HEADS=spec.num_kv_heads,
-                GROUP_SIZE=spec.group_size,
-                NOPE_DIM=spec.nope_dim,
-                ROPE_DIM=spec.rope_dim,
-                V_DIM=spec.v_dim,
-                PAGE_SIZE=plan.forest.page_size,
-                WINDOW=spec.window or 0,
-                SOFTCAP=spec.softcap or 0.0,
-                HAS_SINKS=sinks is not None,
-                SMALL_BLOCK_Q=shape.small_block_q,
-                BLOCK_Q=shape.block_q,
-                BLOCK_KV=shape.block_kv,
-                NUM_STAGES=shape.num_stages,
-                num_warps=shape.num_warps,
-                maxnreg=shape.max_registers,
-            )
+            self._attend_tiles(queries_of(q), plane_of(key), plane_of(value), sinks, plan, states)
         if plan.has_merge:
-            block_partials, block_heads = merge_block(int(plan.schedule.query_num_tiles.max()))
-            merge_states[(len(q), triton.cdiv(spec.num_q_heads, block_heads))](
-                states,
-                sinks_or_any,
-                tables.merge_indptr,
-                tables.merge_indices,
-                tables.query_num_tiles,
-                NUM_Q_HEADS=spec.num_q_heads,
-                V_DIM=spec.v_dim,
-                HAS_SINKS=sinks is not None,
-                BLOCK_PARTIALS=block_partials,
-                BLOCK_HEADS=block_heads,
-                num_warps=4,
-            )
+            launch_merge(states, sinks, plan)
         return states.out, states.lse
+
+    def _attend_tiles(
+        self,
+        queries: Queries,
+        key: Plane,
+        value: Plane,
+        sinks: torch.Tensor | None,
+        plan: Plan,
+        states: States,
+    ) -> None:
+        """Launch one program an item, or a slice of its rows."""
+        max_tile_rows = plan.cost.device.max_tile_rows
+        config = tile_config(plan.cost.spec, max_tile_rows, key.ptr.element_size())
+        attend_tiles[(plan.num_launched_items, config.num_slices(max_tile_rows))](
+            queries,
+            key,
+            value,
+            states.lse if sinks is None else sinks,
+            tables_of(plan),
+            states,
+            plan.cost.spec.scale,
+            SHAPE=shape_of(plan, has_sinks=sinks is not None),
+            SMALL=config.small,
+            BLOCK=config.block,
+            num_warps=config.num_warps,
+            maxnreg=config.max_registers,
+        )
 
     def store_kv(self, kv: KV, new: KV, slots: torch.Tensor) -> None:
         """Copy each token's rows, one launch a plane."""
@@ -85,7 +78,7 @@ class TritonBackend:
             values = values if values.stride(-1) == 1 else values.contiguous()
             num_heads, dim = plane.shape[2:]
             store_rows[(len(slots),)](
-                _plane(plane),
+                plane_of(plane),
                 values,
                 values.stride(0),
                 values.stride(1),
@@ -105,21 +98,6 @@ def _planes(kv: KV, spec: AttentionSpec) -> tuple[torch.Tensor, torch.Tensor]:
     states = kv[..., : spec.num_kv_heads * spec.v_dim]
     by_head = states.unflatten(-1, (spec.num_kv_heads, spec.v_dim))
     return by_head, by_head
-
-
-def _plane(plane: torch.Tensor) -> Plane:
-    return Plane(plane, plane.stride(0), plane.stride(1), plane.stride(2))
-
-
-def _new_states(q: torch.Tensor, plan: Plan) -> States:
-    spec, num_partials = plan.cost.spec, max(1, plan.num_partial_rows)
-    partial_out = q.new_empty(num_partials, spec.num_q_heads, spec.v_dim, dtype=torch.float32)
-    return States(
-        out=q.new_empty(len(q), spec.num_q_heads, spec.v_dim),
-        lse=q.new_empty(len(q), spec.num_q_heads, dtype=torch.float32),
-        partial_out=partial_out,
-        partial_lse=q.new_empty(num_partials, spec.num_q_heads, dtype=torch.float32),
-    )
 
 
 def _check(q: torch.Tensor, key: torch.Tensor, spec: AttentionSpec, plan: Plan) -> None:

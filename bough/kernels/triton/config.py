@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bough.kernels.triton.arguments import BlockShape
 from bough.spec import AttentionSpec
+
+# Rows of tiles that have few, and rows at a time of all others.
+_FEW_ROWS = 16
+_MANY_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,20 +17,20 @@ class TileConfig:
     """Compile-time shape of `attend_tiles`.
 
     Args:
-        small_block_q: rows of tiles that have few.
-        block_q: rows at a time of all others; the planner's tallest tile where it fits.
-        block_kv: KV tokens visited at a time.
-        num_stages: loads in flight.
+        small: of tiles that have few rows.
+        block: of all others, so many rows at a time.
         num_warps: warps of one program.
         max_registers: registers a thread may have; None leaves the choice to the assembler.
     """
 
-    small_block_q: int
-    block_q: int
-    block_kv: int
-    num_stages: int
+    small: BlockShape
+    block: BlockShape
     num_warps: int
     max_registers: int | None = None
+
+    def num_slices(self, max_tile_rows: int) -> int:
+        """Programs that the rows of the tallest tile take."""
+        return -(-max_tile_rows // self.block.BLOCK_Q)
 
 
 def tile_config(spec: AttentionSpec, max_tile_rows: int, itemsize: int) -> TileConfig:
@@ -39,21 +44,16 @@ def tile_config(spec: AttentionSpec, max_tile_rows: int, itemsize: int) -> TileC
     widest = max(spec.qk_dim, spec.v_dim)
     if itemsize == 4:
         # IEEE products keep whole blocks in registers: few rows, and no loads ahead.
-        return TileConfig(
-            small_block_q=16,
-            block_q=16,
-            block_kv=16,
-            num_stages=1,
-            num_warps=8,
-            # Left alone, the assembler aims at more programs at once and spills.
-            max_registers=128 if widest <= 256 else None,
-        )
+        shape = BlockShape(BLOCK_Q=_FEW_ROWS, BLOCK_KV=16, NUM_STAGES=1)
+        # Left alone, the assembler aims at more programs at once and spills.
+        most = 128 if widest <= 256 else None
+        return TileConfig(small=shape, block=shape, num_warps=8, max_registers=most)
+    block_kv, num_stages, num_warps = (32, 3, 4) if widest <= 128 else (16, 2, 8)
+    rows = max(_FEW_ROWS, 1 << (min(max_tile_rows, _MANY_ROWS) - 1).bit_length())
     return TileConfig(
-        small_block_q=16,
-        block_q=max(16, 1 << (max_tile_rows - 1).bit_length()),
-        block_kv=32 if widest <= 128 else 16,
-        num_stages=3 if widest <= 128 else 2,
-        num_warps=4 if widest <= 128 else 8,
+        small=BlockShape(_FEW_ROWS, block_kv, num_stages),
+        block=BlockShape(rows, block_kv, num_stages),
+        num_warps=num_warps,
     )
 
 

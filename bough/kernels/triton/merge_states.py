@@ -6,9 +6,7 @@ import triton
 import triton.language as tl
 
 from bough.kernels.triton.padding import padded
-
-LOG2_E = tl.constexpr(1.4426950408889634)
-LN_2 = tl.constexpr(0.6931471805599453)
+from bough.kernels.triton.softmax import LN_2, LOG2_E
 
 
 @triton.jit

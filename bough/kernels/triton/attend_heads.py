@@ -1,0 +1,112 @@
+"""Attention of a tile of few rows, on one stored head after the other."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from bough.kernels.triton.padding import padded
+from bough.kernels.triton.rows import find_rows, load_rope, store_states
+from bough.kernels.triton.softmax import weigh
+
+
+@triton.jit
+def attend_heads(
+    queries,
+    key,
+    value,
+    sinks_ptr,
+    tables,
+    states,
+    scale,
+    tile,
+    first_head,
+    num_rows,
+    SHAPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Visit every (head, segment, block) in one loop, so that loads run ahead from head to head."""
+    BLOCK_Q: tl.constexpr = BLOCK.BLOCK_Q
+    NOPE_PAD: tl.constexpr = padded(SHAPE.NOPE_DIM)
+    V_PAD: tl.constexpr = padded(SHAPE.V_DIM)
+    offs_row, mask_row, query, position, stop = find_rows(tables, tile, 0, num_rows, SHAPE, BLOCK_Q)
+    q_row = queries.ptr + query * queries.stride_token
+    first_segment = tl.load(tables.tile_segment_indptr + tile)
+    last_segment = tl.load(tables.tile_segment_indptr + tile + 1) - 1
+    num_blocks = 0
+    for segment in range(first_segment, last_segment + 1):
+        origin = tl.load(tables.segment_position + segment)
+        num_tokens = tl.minimum(tl.load(tables.segment_len + segment), stop - origin)
+        num_blocks += tl.maximum(tl.cdiv(num_tokens, BLOCK.BLOCK_KV), 1)
+    num_blocks *= tl.load(tables.tile_num_heads + tile)
+
+    peak = tl.full([BLOCK_Q], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_Q], tl.float32)
+    acc = tl.zeros([BLOCK_Q, V_PAD], tl.float32)
+    offs_kv = tl.arange(0, BLOCK.BLOCK_KV)
+    offs_nope = tl.arange(0, NOPE_PAD)
+    offs_v = tl.arange(0, V_PAD)
+    head = first_head
+    segment = first_segment
+    low = 0
+    origin = tl.load(tables.segment_position + segment)
+    num_tokens = tl.minimum(tl.load(tables.segment_len + segment), stop - origin)
+    first_slot = tl.load(tables.segment_first_slot + segment)
+    page_start = tl.load(tables.segment_page_start + segment)
+    token = tl.minimum(offs_kv, tl.maximum(num_tokens - 1, 0))
+    page = tl.load(tables.pages + page_start + (first_slot + token) // SHAPE.PAGE_SIZE)
+    for _ in tl.range(0, num_blocks, num_stages=BLOCK.NUM_STAGES):
+        token = low + offs_kv
+        mask_kv = token < num_tokens
+        last = tl.maximum(num_tokens - 1, 0)
+        slot = (first_slot + tl.minimum(token, last)) % SHAPE.PAGE_SIZE
+        page64 = page.to(tl.int64)
+        k_ptrs = key.ptr + page64 * key.stride_page + slot * key.stride_slot
+        v_ptrs = value.ptr + page64 * value.stride_page + slot * value.stride_slot
+        q_head = head * SHAPE.GROUP_SIZE + offs_row % SHAPE.GROUP_SIZE
+        q_ptrs = q_row + q_head * queries.stride_head
+        q = tl.load(  # [BLOCK_Q, NOPE_PAD]
+            q_ptrs[:, None] + offs_nope[None, :],
+            mask=mask_row[:, None] & (offs_nope < SHAPE.NOPE_DIM)[None, :],
+            other=0.0,
+        )
+        k = tl.load(  # [BLOCK_KV, NOPE_PAD]
+            (k_ptrs + head * key.stride_head)[:, None] + offs_nope[None, :],
+            mask=mask_kv[:, None] & (offs_nope < SHAPE.NOPE_DIM)[None, :],
+            other=0.0,
+        )
+        score = tl.dot(q, tl.trans(k), input_precision="ieee")  # [BLOCK_Q, BLOCK_KV]
+        if SHAPE.ROPE_DIM > 0:
+            q_rope = load_rope(q_ptrs + SHAPE.NOPE_DIM, mask_row, SHAPE.ROPE_DIM)
+            rope = load_rope(k_ptrs + SHAPE.NUM_KV_HEADS * SHAPE.V_DIM, mask_kv, SHAPE.ROPE_DIM)
+            score = tl.dot(q_rope, tl.trans(rope), score, input_precision="ieee")
+        weight, decay, peak, total = weigh(
+            score, origin + token, mask_kv, position, scale, peak, total, SHAPE
+        )
+        v = tl.load(  # [BLOCK_KV, V_PAD]
+            (v_ptrs + head * value.stride_head)[:, None] + offs_v[None, :],
+            mask=mask_kv[:, None] & (offs_v < SHAPE.V_DIM)[None, :],
+            other=0.0,
+        )
+        acc = tl.dot(weight.to(v.dtype), v, acc * decay[:, None], input_precision="ieee")
+
+        is_segment_over = low + BLOCK.BLOCK_KV >= num_tokens
+        is_head_over = is_segment_over & (segment == last_segment)
+        if is_head_over:
+            store_states(
+                sinks_ptr, tables, states, tile, head, query, offs_row, mask_row, peak, total, acc,
+                SHAPE,
+            )  # fmt: skip
+        # A peak of -inf wipes the states: they shrink to nothing against the next head's.
+        peak = tl.where(is_head_over, float("-inf"), peak)
+        # Where the next block lies is looked up a block ahead, so that its rows need not wait.
+        low = tl.where(is_segment_over, 0, low + BLOCK.BLOCK_KV)
+        segment = tl.where(is_head_over, first_segment, segment + is_segment_over.to(tl.int32))
+        head += is_head_over.to(tl.int32)
+        if is_segment_over:
+            origin = tl.load(tables.segment_position + segment)
+            num_tokens = tl.minimum(tl.load(tables.segment_len + segment), stop - origin)
+            first_slot = tl.load(tables.segment_first_slot + segment)
+            page_start = tl.load(tables.segment_page_start + segment)
+        token = tl.minimum(low + offs_kv, tl.maximum(num_tokens - 1, 0))
+        page = tl.load(tables.pages + page_start + (first_slot + token) // SHAPE.PAGE_SIZE)

@@ -1,0 +1,74 @@
+"""What launches share: arguments made of tensors and plans, and the merge."""
+
+from __future__ import annotations
+
+import torch
+import triton
+
+from bough.kernels.triton.arguments import AttentionShape, Plane, Queries, States, TileTables
+from bough.kernels.triton.config import merge_block
+from bough.kernels.triton.merge_states import merge_states
+from bough.plan import Plan
+
+
+def queries_of(q: torch.Tensor) -> Queries:
+    """Take query rows, with their last axis made contiguous where it is not."""
+    q = q if q.stride(-1) == 1 else q.contiguous()
+    return Queries(q, q.stride(0), q.stride(1))
+
+
+def plane_of(plane: torch.Tensor) -> Plane:
+    """Take stored rows [num_pages, page_size, num_heads, dim]."""
+    return Plane(plane, plane.stride(0), plane.stride(1), plane.stride(2))
+
+
+def tables_of(plan: Plan) -> TileTables:
+    """Take a plan's tables."""
+    return TileTables(*(getattr(plan.tables, name) for name in TileTables._fields))
+
+
+def shape_of(plan: Plan, *, has_sinks: bool) -> AttentionShape:
+    """Collect what kernels are compiled for."""
+    spec = plan.cost.spec
+    return AttentionShape(
+        NUM_KV_HEADS=spec.num_kv_heads,
+        GROUP_SIZE=spec.group_size,
+        NOPE_DIM=spec.nope_dim,
+        ROPE_DIM=spec.rope_dim if spec.tied else 0,
+        V_DIM=spec.v_dim,
+        WINDOW=spec.window or 0,
+        SOFTCAP=spec.softcap or 0.0,
+        HAS_SINKS=has_sinks,
+        PAGE_SIZE=plan.forest.page_size,
+    )
+
+
+def new_states(q: torch.Tensor, plan: Plan) -> States:
+    """Allocate outputs, and partials where there are any."""
+    spec, num_partials = plan.cost.spec, max(1, plan.num_partial_rows)
+    partial_out = q.new_empty(num_partials, spec.num_q_heads, spec.v_dim, dtype=torch.float32)
+    return States(
+        out=q.new_empty(len(q), spec.num_q_heads, spec.v_dim),
+        lse=q.new_empty(len(q), spec.num_q_heads, dtype=torch.float32),
+        partial_out=partial_out,
+        partial_lse=q.new_empty(num_partials, spec.num_q_heads, dtype=torch.float32),
+    )
+
+
+def launch_merge(states: States, sinks: torch.Tensor | None, plan: Plan) -> None:
+    """Combine the partials of every query that has some."""
+    spec, tables = plan.cost.spec, plan.tables
+    block_partials, block_heads = merge_block(plan.most_partials)
+    merge_states[(len(states.out), triton.cdiv(spec.num_q_heads, block_heads))](
+        states,
+        states.lse if sinks is None else sinks,
+        tables.merge_indptr,
+        tables.merge_indices,
+        tables.query_num_tiles,
+        NUM_Q_HEADS=spec.num_q_heads,
+        V_DIM=spec.v_dim,
+        HAS_SINKS=sinks is not None,
+        BLOCK_PARTIALS=block_partials,
+        BLOCK_HEADS=block_heads,
+        num_warps=4,
+    )

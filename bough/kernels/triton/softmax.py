@@ -1,0 +1,41 @@
+"""One step of the online softmax, in units of log2."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def weigh(score, at, mask_kv, position, scale, peak, total, SHAPE: tl.constexpr):
+    """Turn a block of scores into weights.
+
+    Args:
+        score: [rows, tokens] products of queries and keys.
+        at: [tokens] positions.
+        mask_kv: [tokens] which of them are there.
+        position: [rows] the last position that each row sees.
+        scale: what products are multiplied by.
+        peak: [rows] largest score so far.
+        total: [rows] sum of weights so far.
+
+    Returns:
+        the weights, the factor by which former states shrink, and the new peak and total.
+    """
+    score = score * (scale * LOG2_E)
+    if SHAPE.SOFTCAP > 0:
+        # tanh(x) = 1 - 2 / (exp(2x) + 1), in units of log2
+        doubled = tl.exp2(score * (2.0 / SHAPE.SOFTCAP))
+        score = (SHAPE.SOFTCAP * LOG2_E) * (1.0 - 2.0 / (doubled + 1.0))
+    sees = mask_kv[None, :] & (at[None, :] <= position[:, None])
+    if SHAPE.WINDOW > 0:
+        sees = sees & (at[None, :] > position[:, None] - SHAPE.WINDOW)
+    score = tl.where(sees, score, float("-inf"))
+    next_peak = tl.maximum(peak, tl.max(score, 1))
+    base = tl.where(next_peak == float("-inf"), 0.0, next_peak)
+    decay = tl.exp2(peak - base)
+    weight = tl.exp2(score - base[:, None])
+    return weight, decay, next_peak, total * decay + tl.sum(weight, 1)

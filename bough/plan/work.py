@@ -1,0 +1,62 @@
+"""What blocks cost by item: a tile on one stored head, or on several where it is soon over."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bough.plan.block import Blocks
+from bough.plan.cost import CostModel
+from bough.tree_order import Index, distinct
+
+Seconds = npt.NDArray[np.float64]
+
+# An item of several heads takes at most so long, and so much of the step: then it is as quick to
+# start as it is easy to place.
+_MOST_SECONDS = 4e-6
+_MOST_SHARE = 0.25
+
+
+class Work(NamedTuple):
+    """Blocks before they are divided.
+
+    Attributes:
+        num_tokens: [num_blocks] KV tokens that each visits.
+        num_heads: [num_blocks] head splits that an item covers.
+        num_items: [num_blocks] items of each tile.
+        rate: [num_blocks] seconds per KV token of an item.
+    """
+
+    num_tokens: Index
+    num_heads: Index
+    num_items: Index
+    rate: Seconds
+
+
+def measure_work(blocks: Blocks, cost: CostModel) -> Work:
+    """Join the heads of blocks that are soon over.
+
+    Each item costs its start before its first tokens arrive. One of the least height that is soon
+    over covers several heads with one start, and reads on from head to head.
+
+    Args:
+        blocks: the blocks.
+        cost: the cost model.
+    """
+    splits, device, num_tokens = cost.num_head_splits, cost.device, blocks.num_tokens
+    readers = np.bincount(blocks.task)[blocks.task]
+    most = int(readers.max(initial=0)) + 1
+    found, at = distinct(blocks.num_queries * most + readers)
+    rate = (cost.rate(found // most, found % most) / splits)[at]
+    heads = np.ones_like(num_tokens)
+    if len(device.tile_heights) > 1 and not cost.spec.tied:
+        seconds = rate * num_tokens
+        share = float(seconds.sum()) * splits / device.num_workers * _MOST_SHARE
+        longest = np.where(cost.tile_class(found // most)[at] == 0, min(_MOST_SECONDS, share), 0.0)
+        num = 2
+        while splits % num == 0:
+            heads[seconds * num <= longest] = num
+            num *= 2
+    return Work(num_tokens, heads, splits // heads, rate * heads)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from bough.expect import expect
+from bough.rates import cached_rates, shipped_rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +71,27 @@ class Device:
 
     @classmethod
     def named(cls, name: str) -> Device:
-        """Look a device up by its short name: `cpu`, `h100`, or `cuda` for the GPU that is here.
+        """Look a device up by its short name: `cpu`, `h100`, `h200`, or `cuda` for the GPU here.
+
+        The GPU here has the rates that `bough calibrate` measured on it, else those that ship for
+        its kind. Of another kind, it counts as an H100 with multiprocessors of its own number.
 
         Raises:
             ValueError: no device has that name, or there is no GPU for `cuda`.
         """
-        devices = {"cpu": CPU, "cuda": H100, "h100": H100}
-        expect(name in devices, "device", f"one of {', '.join(devices)}", repr(name))
-        is_there = name != "cuda" or torch.cuda.is_available()
-        expect(is_there, "device", "cpu where there is no GPU", repr(name))
-        return devices[name]
+        gpus = shipped_rates()
+        names = ", ".join(("cpu", "cuda", *gpus))
+        expect(name in ("cpu", "cuda", *gpus), "device", f"one of {names}", repr(name))
+        if name == "cpu":
+            return CPU
+        if name in gpus:
+            return cls(name=name, **_HOPPER, **gpus[name])
+        expect(torch.cuda.is_available(), "device", "cpu where there is no GPU", repr(name))
+        gpu = torch.cuda.get_device_name()
+        kind = next((kind for kind in gpus if kind in gpu.lower()), "h100")
+        num_workers = torch.cuda.get_device_properties().multi_processor_count
+        measured = {**(cached_rates(gpu) or {}), "num_workers": num_workers}
+        return replace(cls.named(kind), **measured)
 
 
 # Two cores of a server, as `bough bench kernel` sees them in fp32.
@@ -100,22 +113,13 @@ CPU = Device(
     kv_quantum=1,
     is_split_by_head=False,
 )
-# Copy bandwidth as measured on an H100 80GB HBM3; 16 exponentials a clock and multiprocessor.
-H100 = Device(
-    name="h100",
-    torch_device="cuda",
-    num_workers=132,
-    bandwidth=3.01e12,
-    cache_bandwidth=5.5e12,
-    matmul_rate=600e12,
-    score_rate=3.6e12,
-    tile_seconds=1.5e-6,
-    partial_seconds=0.0,
-    merge_seconds=2.5e-6,
-    is_overlapped=True,
-    min_itemsize=1,
-    row_quantum=16,
-    tile_heights=(16, 64, 128),
-    kv_quantum=64,
-    is_split_by_head=True,
-)
+# What Hopper's GPUs have in common: the tiles that kernels have there. Rates are in `rates.json`.
+_HOPPER: dict[str, Any] = {
+    "torch_device": "cuda",
+    "is_overlapped": True,
+    "min_itemsize": 1,
+    "row_quantum": 16,
+    "tile_heights": (16, 64, 128),
+    "kv_quantum": 64,
+    "is_split_by_head": True,
+}

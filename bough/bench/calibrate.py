@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from bough.attend import attend
@@ -29,6 +30,8 @@ from bough.bench.timing import time_alone
 from bough.device import Device
 from bough.plan import Plan, make_plan
 from bough.plan.assign import assign
+from bough.plan.divide import merge_seconds
+from bough.plan.schedule import Schedule
 
 # By what they lean on; the page ids of all are scattered, as they are in a served pool.
 PROBES = {
@@ -43,7 +46,7 @@ PROBES = {
 FITTED = (
     "matmul_rate",
     "score_rate",
-    "l2_bandwidth",
+    "cache_bandwidth",
     "tile_seconds",
     "partial_seconds",
     "merge_seconds",
@@ -177,14 +180,22 @@ def expected_seconds(plan: Plan, device: Device) -> float:
         device: the rates and fixed costs that count.
     """
     cost, schedule = replace(plan.cost, device=device), plan.schedule
+    splits = cost.num_head_splits
     length = (schedule.segment_stop - schedule.segment_begin).astype(np.int64)
     tokens = np.add.reduceat(length, schedule.tile_segment_indptr[:-1])
-    rate = cost.rate(schedule.tile_num_queries) / cost.num_head_splits
-    tiles = device.tile_seconds + rate * tokens
-    makespan = assign(tiles[schedule.items // cost.num_head_splits], device.num_workers).makespan
-    partials = float(cost.partials(np.asarray(schedule.num_partials)))
-    merging = partials + cost.merge * bool(schedule.num_partials)
-    return makespan + merging / device.num_workers
+    rate = cost.rate(schedule.tile_num_queries, _readers(schedule))
+    seconds = device.tile_seconds + rate * schedule.tile_num_heads / splits * tokens
+    of_items = seconds[schedule.items // splits]
+    makespan = assign(-np.sort(-of_items), device.num_workers).makespan
+    return makespan + float(merge_seconds(np.asarray(schedule.num_partials), cost))
+
+
+def _readers(schedule: Schedule) -> npt.NDArray[np.int64]:
+    """[num_tiles] tiles that read a tile's last tokens, each for other queries."""
+    last = schedule.tile_segment_indptr[1:] - 1
+    ends = np.stack([schedule.segment_node[last], schedule.segment_stop[last]])
+    _, at, count = np.unique(ends, axis=1, return_inverse=True, return_counts=True)
+    return count[at.ravel()]
 
 
 def _time_probes(setup: Setup) -> list[TimedProbe]:

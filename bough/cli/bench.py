@@ -23,7 +23,9 @@ bench.command()(kernel)
 
 @bench.command()
 def plan(
-    device: Annotated[str, typer.Option(help="Machine to plan for: h100, cpu or cuda.")] = "h100",
+    device: Annotated[
+        str, typer.Option(help="Machine to plan for: h100, h200, cpu or cuda.")
+    ] = "h100",
     suite: Suite = None,
     workload: Workloads = None,
     spec: Spec = "gqa:32:8:128",

@@ -17,7 +17,9 @@ def plan(
     spec: Annotated[
         str, typer.Option(help="Attention variant, such as gqa:32:8:128 or mla:128.")
     ] = "gqa:32:8:128",
-    device: Annotated[str, typer.Option(help="Machine to plan for: h100, cpu or cuda.")] = "h100",
+    device: Annotated[
+        str, typer.Option(help="Machine to plan for: h100, h200, cpu or cuda.")
+    ] = "h100",
     page_size: Annotated[int, typer.Option(help="Tokens per page.")] = 16,
     query_len: Annotated[
         int, typer.Option(help="Newest tokens of each request that are queries.")

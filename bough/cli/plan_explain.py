@@ -37,13 +37,14 @@ def explanation(plan: Plan, measured: Measured | None) -> RenderableType:
         measured: the same plan's step on this machine; None where it was not made for it.
     """
     table = Table(box=None, header_style="dim", pad_edge=False)
-    titles = ("tile\nrows", "\ntiles", "rows\nused", "KV tokens\na tile", "cuts of\ntheir KV")
-    for title in (*titles, "KV read\nMB", "all workers\nus", "longest\nus"):
+    titles = ("tile\nrows", "\nitems", "\nworkers", "rows\nused", "KV tokens\na tile")
+    for title in (*titles, "cuts of\ntheir KV", "KV read\nMB", "expected\nus", "longest\nus"):
         table.add_column(title, justify="right", no_wrap=True)
     for found in tile_classes(plan):
         table.add_row(
             f"{found.height}",
             f"{found.num_items:,}",
+            f"{found.num_workers}",
             _span(found.rows),
             _span(found.tokens),
             f"{found.num_cuts}",

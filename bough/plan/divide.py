@@ -17,7 +17,8 @@ from bough.tree_order import Index
 Seconds = npt.NDArray[np.float64]
 
 # Largest tile allowed, as a multiple of the lower bound on the makespan: first alone, then all.
-_LIMITS = np.array([1.0, 1.1, 0.52, 1.25, 0.35, 0.8, 0.26, 0.65, 1.4])
+# The first leaves blocks whole that cutting would not shorten by as much as their partials cost.
+_LIMITS = np.array([1.05, 1.0, 1.1, 0.52, 1.25, 0.35, 0.8, 0.26, 0.65, 1.4])
 # How close to the bound a makespan must come to be taken without trying other limits.
 _GOOD_ENOUGH = 1.06
 # Of the limits that promise most, so many are dealt to workers to see what they take.

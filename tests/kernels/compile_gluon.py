@@ -62,6 +62,7 @@ def compile_latent(text: str, has_boxes: bool, dtype: str, has_sinks: bool) -> A
         "PAGE_SIZE": BLOCK_KV if has_boxes else 1,
         "HAS_BOXES": has_boxes,
         "HAS_SINKS": has_sinks,
+        "MOST_HEADS": 1,
         "NUM_SLICES": 2,
         "NUM_STAGES": shape.num_stages,
         **shape.registers,

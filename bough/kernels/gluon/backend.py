@@ -10,6 +10,7 @@ from bough.kernels.gluon.latent.config import merge_block, refusal
 from bough.kernels.gluon.latent.launch import launch_latents
 from bough.kernels.triton.arguments import States
 from bough.kernels.triton.backend import TritonBackend
+from bough.kernels.triton.launch import new_states
 from bough.kernels.triton.merge_states import merge_states
 from bough.plan import Plan
 from bough.spec import AttentionSpec
@@ -23,8 +24,7 @@ class GluonBackend(TritonBackend):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run all tiles, then merge where some query has partials or sees nothing."""
         rows = _checked(q, kv, plan)
-        q = q if q.stride(-1) == 1 else q.contiguous()
-        states = _new_states(q, plan)
+        states = new_states(q, plan)
         if plan.num_launched_items:
             launch_latents(q, rows, plan, states, sinks)
         if plan.has_merge:
@@ -53,17 +53,6 @@ def _merge(plan: Plan, states: States, sinks: torch.Tensor | None) -> None:
         BLOCK_HEADS=block.heads,
         BLOCK_V=block.columns,
         num_warps=4,
-    )
-
-
-def _new_states(q: torch.Tensor, plan: Plan) -> States:
-    spec, num_partials = plan.cost.spec, max(1, plan.num_partial_rows)
-    partial_out = q.new_empty(num_partials, spec.num_q_heads, spec.v_dim, dtype=torch.float32)
-    return States(
-        out=q.new_empty(len(q), spec.num_q_heads, spec.v_dim),
-        lse=q.new_empty(len(q), spec.num_q_heads, dtype=torch.float32),
-        partial_out=partial_out,
-        partial_lse=q.new_empty(num_partials, spec.num_q_heads, dtype=torch.float32),
     )
 
 

@@ -13,7 +13,8 @@ from bough.kernels.gluon.latent.config import BLOCK_KV, choose_shape
 from bough.kernels.gluon.latent.halves import attend_halves
 from bough.kernels.gluon.latent.narrow import attend_narrow
 from bough.kernels.gluon.latent.wide import attend_wide
-from bough.kernels.triton.arguments import Plane, Queries, States, TileTables
+from bough.kernels.triton.arguments import Plane, States
+from bough.kernels.triton.launch import queries_of, tables_of
 from bough.plan import Plan
 
 _KERNELS: dict[str, Any] = {
@@ -29,7 +30,7 @@ def launch_latents(
     """Attend every item of a plan.
 
     Args:
-        q: [num_queries, num_q_heads, qk_dim], the last axis contiguous.
+        q: [num_queries, num_q_heads, qk_dim].
         rows: [num_pages, page_size, num_kv_heads * v_dim + rope_dim].
         plan: the plan.
         states: where outputs and partials go.
@@ -41,13 +42,16 @@ def launch_latents(
     shape = choose_shape(spec, has_boxes)
     most_rows = plan.most_tile_queries * spec.group_size
     num_slices = triton.cdiv(most_rows, shape.block_rows)
+    # Items of few rows may cover several heads; kernels of 64 rows and more give each a program.
+    is_few = spec.group_size <= plan.cost.device.tile_heights[0]
+    most_heads = spec.num_kv_heads if is_few else 1
     one_axis = rows.flatten(0, 1) if has_boxes else rows[0]
     arguments = {
-        "queries": Queries(q, q.stride(0), q.stride(1)),
+        "queries": queries_of(q),
         "state_boxes": _boxes(one_axis, 256 if shape.kernel == "wide" else spec.v_dim),
         "rope_boxes": _boxes(one_axis, spec.rope_dim),
         "sinks_ptr": states.lse if sinks is None else sinks,
-        "tables": TileTables(*(getattr(plan.tables, name) for name in TileTables._fields)),
+        "tables": tables_of(plan),
         "states": states,
         "scale": spec.scale,
         "NUM_KV_HEADS": spec.num_kv_heads,
@@ -56,13 +60,14 @@ def launch_latents(
         "ROPE_DIM": spec.rope_dim,
         "PAGE_SIZE": page_size,
         "HAS_SINKS": sinks is not None,
+        "MOST_HEADS": most_heads,
         "NUM_SLICES": num_slices,
         "NUM_STAGES": shape.num_stages,
     }
     if shape.kernel != "wide":
         arguments["plane"] = Plane(rows, rows.stride(0), rows.stride(1), spec.v_dim)
         arguments["HAS_BOXES"] = has_boxes
-    grid = (plan.num_launched_items * num_slices,)
+    grid = (plan.num_launched_items * most_heads * num_slices,)
     _KERNELS[shape.kernel][grid](**arguments, **shape.registers, num_warps=4)
 
 

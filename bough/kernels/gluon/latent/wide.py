@@ -38,6 +38,8 @@ class Buffers(NamedTuple):
     signals: Any
 
 
+# Rows of which eight threads hold 128 bytes each.
+ROW_WISE = gl.constexpr(gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0]))
 HAS_ROPE = gl.constexpr(0)
 HAS_WEIGHTS = gl.constexpr(1)
 HAS_SCORES = gl.constexpr(2)
@@ -60,6 +62,7 @@ def attend_wide(
     ROPE_DIM: gl.constexpr,
     PAGE_SIZE: gl.constexpr,
     HAS_SINKS: gl.constexpr,
+    MOST_HEADS: gl.constexpr,
     NUM_SLICES: gl.constexpr,
     NUM_STAGES: gl.constexpr,
     ADDER_REGISTERS: gl.constexpr,
@@ -67,7 +70,7 @@ def attend_wide(
     """Attend 64 rows to segments; queries stay in registers, so that three blocks fit."""
     BLOCK_KV: gl.constexpr = 64
     dtype: gl.constexpr = queries.ptr.dtype.element_ty
-    work = find_work(tables, NUM_KV_HEADS, GROUP_SIZE, NUM_SLICES, 64, BLOCK_KV, True)
+    work = find_work(tables, NUM_KV_HEADS, GROUP_SIZE, MOST_HEADS, NUM_SLICES, 64, BLOCK_KV, True)
     HALF: gl.constexpr = V_DIM // 2
     TILE: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
     VECTOR: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
@@ -108,12 +111,16 @@ def attend_wide(
 
 
 @gluon.jit
-def _query_columns(queries, start, mask_row, column, staging, LAYOUT: gl.constexpr):
-    """Load 64 columns of 64 rows by way of shared memory, as the left factor of a product."""
-    FROM: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
-    offs = column + gl.arange(0, 64, layout=gl.SliceLayout(0, FROM))
-    ptrs = queries.ptr + start[:, None] + offs[None, :]
-    staging.store(gl.load(ptrs, mask=mask_row[:, None], other=0.0))
+def _load_columns(ptrs, mask, column: gl.constexpr):
+    """Load 64 columns of 64 query rows."""
+    offs = column + gl.arange(0, 64, layout=gl.SliceLayout(0, ROW_WISE))
+    return gl.load(ptrs[:, None] + offs[None, :], mask=mask[:, None], other=0.0)
+
+
+@gluon.jit
+def _as_factor(columns, staging, LAYOUT: gl.constexpr):
+    """Hand columns round by way of shared memory, as the left factor of a product wants them."""
+    staging.store(columns)
     return staging.load(LAYOUT)
 
 
@@ -142,18 +149,32 @@ def _weigh_blocks(
     ROWS: gl.constexpr = gl.SliceLayout(1, SCORE)
     dtype: gl.constexpr = buffers.weights.dtype
     if work.num_blocks > 0:
-        FROM: gl.constexpr = gl.SliceLayout(1, gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0]))
-        query, q_head, mask_row = locate_rows(tables, work, work.first_row, GROUP_SIZE, FROM)
+        query, q_head, mask_row = locate_rows(
+            tables, work, work.first_row, GROUP_SIZE, gl.SliceLayout(1, ROW_WISE)
+        )
         start = query.to(gl.int64) * queries.stride_token + q_head * queries.stride_head
-        q0 = _query_columns(queries, start, mask_row, 0, buffers.q_columns.index(0), LEFT)
-        q1 = _query_columns(queries, start, mask_row, 64, buffers.q_columns.index(0), LEFT)
-        q2 = _query_columns(queries, start, mask_row, 128, buffers.q_columns.index(0), LEFT)
-        q3 = _query_columns(queries, start, mask_row, 192, buffers.q_columns.index(0), LEFT)
-        q4 = _query_columns(queries, start, mask_row, 256, buffers.q_columns.index(0), LEFT)
-        q5 = _query_columns(queries, start, mask_row, 320, buffers.q_columns.index(0), LEFT)
-        q6 = _query_columns(queries, start, mask_row, 384, buffers.q_columns.index(0), LEFT)
-        _query_columns(queries, start, mask_row, 448, buffers.q_columns.index(0), LEFT)
-        _query_columns(queries, start, mask_row, 512, buffers.q_columns.index(1), LEFT)
+        ptrs = queries.ptr + start
+        # All loads are on their way before the first is waited for.
+        c0 = _load_columns(ptrs, mask_row, 0)
+        c1 = _load_columns(ptrs, mask_row, 64)
+        c2 = _load_columns(ptrs, mask_row, 128)
+        c3 = _load_columns(ptrs, mask_row, 192)
+        c4 = _load_columns(ptrs, mask_row, 256)
+        c5 = _load_columns(ptrs, mask_row, 320)
+        c6 = _load_columns(ptrs, mask_row, 384)
+        c7 = _load_columns(ptrs, mask_row, 448)
+        c8 = _load_columns(ptrs, mask_row, 512)
+        staging = buffers.q_columns.index(0)
+        q0 = _as_factor(c0, staging, LEFT)
+        q1 = _as_factor(c1, staging, LEFT)
+        q2 = _as_factor(c2, staging, LEFT)
+        q3 = _as_factor(c3, staging, LEFT)
+        q4 = _as_factor(c4, staging, LEFT)
+        q5 = _as_factor(c5, staging, LEFT)
+        q6 = _as_factor(c6, staging, LEFT)
+        gl.thread_barrier()
+        staging.store(c7)
+        buffers.q_columns.index(1).store(c8)
         fence_async_shared()
         gl.thread_barrier()
         position, target = find_targets(tables, work, work.first_row, GROUP_SIZE, ROWS)

@@ -33,7 +33,7 @@ _TREES = (
 _PAGES = ("1,16|120000,2048", "1,1024|2048,32", "1,8|4096,512", "256|1024")
 # A tile reads a node once for all its rows. Under GQA a group's heads fill those rows, so the
 # widest sharing shows where every query head has a stored head of its own.
-_WIDE = ("1,128|65536,16", "1,128|262144,16", "1,256|131072,16", "1,1024|16384,16")
+_WIDE = ("1,128|65536,16", "1,128|131072,16", "1,256|65536,16", "1,1024|16384,16")
 _WIDE_SPEC = "mha:32:128"
 _CPU = (
     "1,16|8192,128",

@@ -20,7 +20,7 @@ from bough.expect import expect
 _PACKAGE = Path(__file__).parent
 _TABLE = _PACKAGE / "rates.json"
 # What decides how long a tile takes, and what is made of it.
-_MEASURED = ("kernels/triton/*.py", "kernels/gluon/*.py", "plan/cost.py", "device.py")
+_MEASURED = ("kernels/triton/**/*.py", "kernels/gluon/**/*.py", "plan/cost.py", "device.py")
 
 Rates = dict[str, Any]
 

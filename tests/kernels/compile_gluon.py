@@ -15,13 +15,18 @@ from triton.backends.compiler import GPUTarget
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
-from bough.kernels.gluon.latent.config import BLOCK_KV, choose_shape
+from bough.kernels.gluon.latent.config import BLOCK_KV, choose_shape, merge_block
 from bough.kernels.gluon.latent.halves import attend_halves
 from bough.kernels.gluon.latent.narrow import attend_narrow
 from bough.kernels.gluon.latent.wide import attend_wide
 from bough.kernels.triton.arguments import Plane, Queries, States
 from bough.spec import AttentionSpec
-from tests.kernels.compile_sm90 import assemble, tables_signature
+from tests.kernels.compile_sm90 import (
+    assemble,
+    compile_kernel,
+    merge_source,
+    tables_signature,
+)
 
 KERNELS = {"narrow": attend_narrow, "wide": attend_wide, "halves": attend_halves}
 # Spec, whether pages hold whole blocks, dtype, and whether there are sinks.
@@ -84,8 +89,22 @@ def compile_latent(text: str, has_boxes: bool, dtype: str, has_sinks: bool) -> A
     return triton.compile(source, target=target, options={"num_warps": 4})
 
 
+def compile_merge(text: str, most_partials: int) -> Any:
+    """Compile the merge at the blocks that latents choose."""
+    kernel, arguments, options = merge_source(text, most_partials)
+    block = merge_block(most_partials, AttentionSpec.parse(text).v_dim)
+    arguments |= {
+        "BLOCK_PARTIALS": block.partials,
+        "BLOCK_HEADS": block.heads,
+        "BLOCK_V": block.columns,
+    }
+    return compile_kernel(kernel, arguments, options)
+
+
 def main() -> None:
     compiled = {" ".join(map(str, case)): compile_latent(*case) for case in CASES}
+    for most in (2, 12, 128):
+        compiled[f"merge of {most}"] = compile_merge("mla:128", most)
     with ThreadPoolExecutor(2) as pool:
         figures = dict(zip(compiled, pool.map(assemble, compiled.values()), strict=True))
     json.dump(figures, sys.stdout, indent=1)

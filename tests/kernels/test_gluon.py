@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bough.kernels.gluon.latent.config import choose_shape, refusal
+from bough.kernels.gluon.latent.config import choose_shape, merge_block, refusal
 from bough.spec import AttentionSpec
 
 HOPPER = (9, 0)
@@ -47,6 +47,15 @@ def test_wide_latents_need_whole_blocks_in_pages_for_three_stages() -> None:
     assert choose_shape(mla, False).kernel == "halves"
     assert choose_shape(AttentionSpec.gla(128, 2), False).num_stages == 3
     assert choose_shape(AttentionSpec.gla(64, 4, 128), True).num_stages == 6
+
+
+@pytest.mark.parametrize("v_dim", [128, 256, 512])
+@pytest.mark.parametrize("most", [2, 5, 33, 128, 1000])
+def test_merging_programs_cover_all_columns_once(most: int, v_dim: int) -> None:
+    block = merge_block(most, v_dim)
+    assert v_dim % block.columns == 0
+    assert block.partials * block.heads * block.columns <= 4096
+    assert block.partials & (block.partials - 1) == 0
 
 
 def test_no_configuration_spills_registers_on_sm_90() -> None:

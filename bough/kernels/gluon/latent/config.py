@@ -13,6 +13,9 @@ BLOCK_KV = 64
 # Shared memory of a multiprocessor, less barriers and what warps hand over when they part.
 _SHARED_BYTES = 226 * 1024
 _MOST_STAGES = 6
+# What a merging program holds at a time, 32 numbers a thread.
+_MOST_PARTIALS = 128
+_MERGED_NUMBERS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +92,9 @@ class MergeBlock(NamedTuple):
 def merge_block(most_partials: int, v_dim: int) -> MergeBlock:
     """Choose what a merging program reads at a time.
 
-    Few partials are merged one after the other, for many heads at once. Many are few queries':
-    their columns are dealt to programs of their own, or too few would read.
+    Few partials are merged one after the other, for many heads at once. Many belong to few
+    queries: they are read all at once, and their columns are dealt to programs of their own, or
+    too few would read and each would wait too often.
 
     Args:
         most_partials: partials of the query that has most.
@@ -98,4 +102,5 @@ def merge_block(most_partials: int, v_dim: int) -> MergeBlock:
     """
     if most_partials <= 4:
         return MergeBlock(partials=1, heads=8, columns=v_dim)
-    return MergeBlock(partials=min(32, 1 << (most_partials - 1).bit_length()), heads=1, columns=128)
+    partials = min(_MOST_PARTIALS, 1 << (most_partials - 1).bit_length())
+    return MergeBlock(partials=partials, heads=1, columns=min(v_dim, _MERGED_NUMBERS // partials))

@@ -135,12 +135,13 @@ def _train_suite(
 
 
 def _table(summaries: list[Summary]) -> Table:
-    table = Table(title="Losses in nats a token, after equal tokens")
+    """One row a variant; losses in nats a token, KV bytes of a token in all layers."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("variant")
-    for heading in ("runs", "params", "KV B", "train", "held out", "perplexity", "tokens/s"):
+    for heading in ("runs", "params", "KV bytes", "train", "held out", "perplexity", "tokens/s"):
         table.add_column(heading, justify="right")
     for row in summaries:
-        spread = "" if row.perplexity_spread is None else f" ±{row.perplexity_spread:.2f}"
+        spread = "" if row.perplexity_spread is None else f" ± {row.perplexity_spread:.3f}"
         table.add_row(
             row.variant,
             f"{row.num_runs}",
@@ -148,7 +149,7 @@ def _table(summaries: list[Summary]) -> Table:
             f"{row.kv_bytes:,}",
             f"{row.train_loss:.4f}",
             f"{row.loss:.4f}",
-            f"{row.perplexity:.2f}{spread}",
+            f"{row.perplexity:.3f}{spread}",
             f"{row.tokens_per_second / 1e6:.2f} M",
         )
     return table

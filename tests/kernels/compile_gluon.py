@@ -54,7 +54,7 @@ def compile_latent(text: str, has_boxes: bool, dtype: str, has_sinks: bool) -> A
     arguments: dict[str, Any] = {
         "queries": Queries(f"*{dtype}", "i32", "i32"),
         "plane": Plane(f"*{dtype}", "i32", "i32", "i32"),
-        "state_boxes": boxes(256 if shape.kernel == "wide" else spec.v_dim, dtype),
+        "state_boxes": boxes(min(256, spec.v_dim), dtype),
         "rope_boxes": boxes(spec.rope_dim, dtype),
         "sinks_ptr": "*fp32",
         "tables": tables_signature(),

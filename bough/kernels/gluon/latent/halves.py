@@ -44,8 +44,6 @@ class Buffers(NamedTuple):
 def attend_halves(
     queries,
     plane,
-    state_boxes,
-    rope_boxes,
     sinks_ptr,
     tables,
     states,
@@ -55,7 +53,6 @@ def attend_halves(
     V_DIM: gl.constexpr,
     ROPE_DIM: gl.constexpr,
     PAGE_SIZE: gl.constexpr,
-    HAS_BOXES: gl.constexpr,
     HAS_SINKS: gl.constexpr,
     MOST_HEADS: gl.constexpr,
     NUM_SLICES: gl.constexpr,
@@ -92,13 +89,12 @@ def attend_halves(
         [
             (_weigh_and_add, (
                 queries, sinks_ptr, tables, states, scale, work, buffers, NUM_KV_HEADS,
-                GROUP_SIZE, V_DIM, ROPE_DIM, HAS_BOXES, HAS_SINKS, BLOCK_KV, NUM_STAGES,
+                GROUP_SIZE, V_DIM, ROPE_DIM, HAS_SINKS, BLOCK_KV, NUM_STAGES,
             )),
             (_add, (states, work, buffers, NUM_KV_HEADS, GROUP_SIZE, V_DIM, NUM_STAGES)),
             (load_blocks, (
-                plane, state_boxes, rope_boxes, tables, work, state_blocks, rope_blocks,
-                full, empty, NUM_KV_HEADS, V_DIM, ROPE_DIM, PAGE_SIZE, HAS_BOXES, BLOCK_KV,
-                NUM_STAGES,
+                plane, None, None, tables, work, state_blocks, rope_blocks, full, empty,
+                NUM_KV_HEADS, V_DIM, ROPE_DIM, PAGE_SIZE, False, BLOCK_KV, NUM_STAGES,
             )),
         ],
         [4, 4],
@@ -128,7 +124,6 @@ def _weigh_and_add(
     GROUP_SIZE: gl.constexpr,
     V_DIM: gl.constexpr,
     ROPE_DIM: gl.constexpr,
-    HAS_BOXES: gl.constexpr,
     HAS_SINKS: gl.constexpr,
     BLOCK_KV: gl.constexpr,
     NUM_STAGES: gl.constexpr,
@@ -167,7 +162,7 @@ def _weigh_and_add(
 
         segment = work.first_segment
         first, end = segment_span(tables, segment, work.stop)
-        wait_for_block(buffers.full.index(0), 0, HAS_BOXES)
+        wait_for_block(buffers.full.index(0), 0, False)
         product = _score(buffers.q_nope, buffers.q_rope, buffers, 0, zeros)
         score = warpgroup_mma_wait(0, deps=[product])
         stage = 0
@@ -196,8 +191,7 @@ def _weigh_and_add(
                 phase ^= 1
             # Past the last block this waits for nothing and multiplies what is there, unused.
             mbarrier.wait(buffers.full.index(stage), phase, pred=block + 1 < work.num_blocks)
-            if not HAS_BOXES:
-                fence_async_shared()
+            fence_async_shared()
             product = _score(buffers.q_nope, buffers.q_rope, buffers, stage, zeros)
             acc = warpgroup_mma_wait(2, deps=[adding])
             mbarrier.arrive(buffers.empty.index(last), count=1)

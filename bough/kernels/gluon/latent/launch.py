@@ -45,11 +45,8 @@ def launch_latents(
     # Items of few rows may cover several heads; kernels of 64 rows and more give each a program.
     is_few = spec.group_size <= plan.cost.device.tile_heights[0]
     most_heads = spec.num_kv_heads if is_few else 1
-    one_axis = rows.flatten(0, 1) if has_boxes else rows[0]
     arguments = {
         "queries": queries_of(q),
-        "state_boxes": _boxes(one_axis, 256 if shape.kernel == "wide" else spec.v_dim),
-        "rope_boxes": _boxes(one_axis, spec.rope_dim),
         "sinks_ptr": states.lse if sinks is None else sinks,
         "tables": tables_of(plan),
         "states": states,
@@ -66,6 +63,11 @@ def launch_latents(
     }
     if shape.kernel != "wide":
         arguments["plane"] = Plane(rows, rows.stride(0), rows.stride(1), spec.v_dim)
+    if shape.kernel != "halves":
+        one_axis = rows.flatten(0, 1) if has_boxes else rows[0]
+        arguments["state_boxes"] = _boxes(one_axis, min(256, spec.v_dim))
+        arguments["rope_boxes"] = _boxes(one_axis, spec.rope_dim)
+    if shape.kernel == "narrow":
         arguments["HAS_BOXES"] = has_boxes
     grid = (plan.num_launched_items * most_heads * num_slices,)
     _KERNELS[shape.kernel][grid](**arguments, **shape.registers, num_warps=4)

@@ -38,10 +38,6 @@ def load_blocks(
     LAYOUT: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
     NUM_BYTES: gl.constexpr = BLOCK_KV * (V_DIM + ROPE_DIM) * 2
     offs_kv = gl.arange(0, BLOCK_KV, layout=gl.SliceLayout(1, LAYOUT))
-    # Columns copied at a time: more would not fit the registers.
-    WIDTH: gl.constexpr = min(V_DIM, 256)
-    offs_v = gl.arange(0, WIDTH, layout=gl.SliceLayout(0, LAYOUT))
-    offs_rope = gl.arange(0, ROPE_DIM, layout=gl.SliceLayout(0, LAYOUT))
     state_ptr = plane.ptr + work.head * plane.stride_head
     rope_ptr = plane.ptr + NUM_KV_HEADS * V_DIM
 
@@ -58,7 +54,7 @@ def load_blocks(
     stage = 0
     phase = 1
     for block in range(work.num_blocks):
-        is_box = HAS_BOXES and (num_tokens >= BLOCK_KV) & (slot % BLOCK_KV == 0)
+        is_box = (num_tokens >= BLOCK_KV) & (slot % BLOCK_KV == 0)
         row = page.to(gl.int64) * plane.stride_page
         row += ((slot + offs_kv) % PAGE_SIZE) * plane.stride_slot
         mask = offs_kv < num_tokens
@@ -79,40 +75,44 @@ def load_blocks(
             )
 
         mbarrier.wait(empty.index(stage), phase)
-        if is_box:
-            mbarrier.expect(full.index(stage), NUM_BYTES)
-            mbarrier.arrive(full.index(stage), count=127)
-            tma.async_copy_global_to_shared(
-                state_boxes, [box, work.head * V_DIM], full.index(stage), state_blocks.index(stage)
-            )
-            tma.async_copy_global_to_shared(
-                rope_boxes, [box, NUM_KV_HEADS * V_DIM], full.index(stage), rope_blocks.index(stage)
-            )
-        else:
-            for low in gl.static_range(0, V_DIM, WIDTH):
-                async_copy.async_copy_global_to_shared(
-                    state_blocks.index(stage).slice(low, WIDTH, dim=1),
-                    state_ptr + low + row[:, None] + offs_v[None, :],
-                    mask=mask[:, None],
+        states = state_blocks.index(stage)
+        rope = rope_blocks.index(stage)
+        if HAS_BOXES:
+            if is_box:
+                column = work.head * V_DIM
+                mbarrier.expect(full.index(stage), NUM_BYTES)
+                mbarrier.arrive(full.index(stage), count=127)
+                tma.async_copy_global_to_shared(
+                    state_boxes, [box, column], full.index(stage), states
                 )
-            async_copy.async_copy_global_to_shared(
-                rope_blocks.index(stage),
-                rope_ptr + row[:, None] + offs_rope[None, :],
-                mask=mask[:, None],
-            )
-            if HAS_BOXES:
+                tma.async_copy_global_to_shared(
+                    rope_boxes, [box, NUM_KV_HEADS * V_DIM], full.index(stage), rope
+                )
+            else:
                 # These few are fenced here, so that consumers need not fence each block.
+                _gather(state_ptr, row, mask, states, V_DIM, LAYOUT)
+                _gather(rope_ptr, row, mask, rope, ROPE_DIM, LAYOUT)
                 async_copy.commit_group()
                 async_copy.wait_group(0)
                 fence_async_shared()
                 gl.thread_barrier()
                 mbarrier.arrive(full.index(stage), count=128)
-            else:
-                async_copy.mbarrier_arrive(full.index(stage), increment_count=False)
+        else:
+            _gather(state_ptr, row, mask, states, V_DIM, LAYOUT)
+            _gather(rope_ptr, row, mask, rope, ROPE_DIM, LAYOUT)
+            async_copy.mbarrier_arrive(full.index(stage), increment_count=False)
         stage += 1
         if stage == NUM_STAGES:
             stage = 0
             phase ^= 1
+
+
+@gluon.jit
+def _gather(ptr, row, mask, block, COLUMNS: gl.constexpr, LAYOUT: gl.constexpr):
+    """Begin to copy rows, the first columns from `ptr`, and zeros where the mask is off."""
+    offs = gl.arange(0, COLUMNS, layout=gl.SliceLayout(0, LAYOUT))
+    ptrs = ptr + row[:, None] + offs[None, :]
+    async_copy.async_copy_global_to_shared(block, ptrs, mask=mask[:, None])
 
 
 @gluon.jit

@@ -53,7 +53,8 @@ def find_work(
     query_begin = gl.load(tables.tile_query_begin + tile)
     # Queries of a tile ascend by position.
     first = gl.load(tables.query_indices + query_begin)
-    last = gl.load(tables.query_indices + query_begin + num_rows // GROUP_SIZE - 1)
+    num_before = gl.maximum(num_rows // GROUP_SIZE - 1, 0)
+    last = gl.load(tables.query_indices + query_begin + num_before)
     oldest = gl.load(tables.query_position + first)
     stop = gl.load(tables.query_position + last) + 1
     first_segment = gl.load(tables.tile_segment_indptr + tile)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
+import torch
 
 from bough.bench.cases import Case
 from bough.bench.paged import page_table_of
@@ -23,6 +25,7 @@ PLAN_SUITE = tuple(
     )
 )
 _REPEATS = 9
+_STEPS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +40,8 @@ class PlanRow:
         table_us: median of `Forest.from_page_table`; None where a node ends inside a page, which
             a page table cannot say.
         plan_us: median of `make_plan` from scratch.
-        update_us: median of `plan.update` after every leaf grew by a token.
-        is_kept: whether that update kept the schedule.
+        update_us: median of `plan.update`, tables written, after every leaf grew by a token.
+        is_kept: whether those updates kept the schedule.
         num_tiles: tiles, all head splits counted.
         makespan_us: predicted end of the last worker.
         times_lower_bound: the makespan over what no division of the same work can beat.
@@ -111,16 +114,29 @@ def _time_table(forest: Forest, clock: Clock) -> float | None:
 
 
 def _time_update(forest: Forest, setup: Setup, clock: WallClock) -> tuple[float, bool]:
-    """Plan the forest with each leaf a token shorter, then update to the whole one."""
+    """Go on from each leaf a token shorter to the whole forest and back, tables written each time.
+
+    Each step has arrays of its own, as an engine's snapshots have, but for the page ids.
+    """
     is_leaf = forest.node_num_queries > 0
     shorter = replace(
         forest,
         node_len=forest.node_len - is_leaf.astype(np.int32),
         query_position=forest.query_position - np.int32(1),
     )
-    seconds = []
-    for _ in range(_REPEATS):
-        plan = make_plan(replace(shorter), setup.spec, setup.device, itemsize=setup.itemsize)
-        schedule, grown = plan.schedule, replace(forest)
-        seconds.append(clock.seconds(lambda: plan.update(grown)))  # noqa: B023
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    device = replace(setup.device, torch_device=here)
+    plan = make_plan(shorter, setup.spec, device, itemsize=setup.itemsize)
+    schedule, _ = plan.schedule, plan.tables
+    steps = [_copied(source) for _ in range(_STEPS) for source in (forest, shorter)]
+    seconds = [clock.seconds(lambda: plan.update(step)) for step in steps]  # noqa: B023
     return float(np.median(seconds)), plan.schedule is schedule
+
+
+def _copied(forest: Forest) -> Forest:
+    arrays: dict[str, Any] = {}
+    for field in fields(forest):
+        value = getattr(forest, field.name)
+        if isinstance(value, np.ndarray) and field.name != "page_indices":
+            arrays[field.name] = value.copy()
+    return replace(forest, **arrays)

@@ -34,7 +34,7 @@ class GluonBackend(TritonBackend):
 
 def _merge(plan: Plan, states: States, sinks: torch.Tensor | None) -> None:
     spec, tables = plan.cost.spec, plan.tables
-    block = merge_block(int(plan.schedule.query_num_tiles.max()), spec.v_dim)
+    block = merge_block(plan.most_partials, spec.v_dim)
     grid = (
         len(states.out),
         triton.cdiv(spec.num_q_heads, block.heads),

@@ -31,7 +31,7 @@ def hash_prefixes(
     `hashes` is [MAX_PAGES // STEP, num_rows] int64: entry [b, r] stands for the first
     `(b + 1) * STEP` pages of row r.
     """
-    row = tl.program_id(0)
+    row = tl.program_id(0).to(tl.int64)
     last = num_columns(seq_lens, row, True, PAGE_SIZE, MAX_PAGES) // STEP
     total = tl.zeros([1], tl.int64)
     for first in range(0, last, BLOCK):
@@ -103,7 +103,8 @@ def order_rows(
         # [BLOCK, STEP]
         column = low[:, None] * STEP + offs_step[None, :]
         mask_page = column < common[:, None]
-        own_page = tl.load(table.ptr + row * table.stride_row + column, mask=mask_page, other=0)
+        own_ptr = table.ptr + row.to(tl.int64) * table.stride_row
+        own_page = tl.load(own_ptr + column, mask=mask_page, other=0)
         page_ptrs = table.ptr + other.to(tl.int64)[:, None] * table.stride_row + column
         page = tl.load(page_ptrs, mask=mask_page, other=0)
         differs = mask_page & (page != own_page)

@@ -35,7 +35,8 @@ CASES = (
     ("gla:16:1", False, "fp16", True),
     ("gla:64:4:128:32", True, "bf16", False),
     ("mla:128", True, "bf16", False),
-    ("mla:16", False, "bf16", False),
+    ("mla:16", True, "bf16", False),
+    ("mla:32", False, "bf16", False),
 )
 
 

@@ -121,7 +121,8 @@ def store_columns(
         work, first_row, target, NUM_KV_HEADS * GROUP_SIZE, GROUP_SIZE
     )
     offs_v = first_column + gl.arange(0, acc.shape[1], layout=gl.SliceLayout(0, acc.type.layout))
-    ptrs = place[:, None] * V_DIM + offs_v[None, :]
-    gl.store(states.partial_out + ptrs, acc, mask=mask_partial[:, None])
-    out = acc.to(states.out.dtype.element_ty)
-    gl.store(states.out + ptrs, out, mask=mask_only[:, None])
+    start = place * V_DIM
+    ptrs = (states.partial_out + start)[:, None] + offs_v[None, :]
+    gl.store(ptrs, acc, mask=mask_partial[:, None])
+    ptrs = (states.out + start)[:, None] + offs_v[None, :]
+    gl.store(ptrs, acc.to(states.out.dtype.element_ty), mask=mask_only[:, None])

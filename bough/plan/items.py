@@ -41,31 +41,37 @@ def list_items(
         cost: the cost model.
     """
     splits, num_classes = cost.num_head_splits, len(cost.device.tile_heights)
-    per_tile = splits // num_heads
-    tile = np.arange(len(num_heads)).repeat(per_tile)
-    nth = np.arange(len(tile)) - (per_tile.cumsum() - per_tile)[tile]
-    order = falling(tile_seconds[tile])
-    order = order[tile_class[tile[order]].astype(np.uint8).argsort(kind="stable")]
+    order = falling(tile_seconds)
+    order = order[tile_class[order].astype(np.uint8).argsort(kind="stable")]
+    step = num_heads[order]
+    per_tile = splits // step
+    seconds = tile_seconds[order]
+    ends = per_tile.cumsum()
+    # Items of a tile follow each other, `step` heads apart.
+    first = order * splits - (ends - per_tile) * step
+    item = first.repeat(per_tile)
+    item += np.arange(len(item)) * step.repeat(per_tile)
+    group = tile_class[order]
+    num_items = np.bincount(group, per_tile, num_classes).astype(np.intp)
     class_indptr = np.zeros(num_classes + 1, dtype=np.intp)
-    np.bincount(tile_class, per_tile, num_classes).astype(np.intp).cumsum(out=class_indptr[1:])
-    class_seconds = np.bincount(tile_class, tile_seconds * per_tile, num_classes).astype(np.float64)
+    num_items.cumsum(out=class_indptr[1:])
+    class_seconds = np.bincount(group, seconds * per_tile, num_classes)
     return Items(
-        item=(tile * splits + nth * num_heads[tile])[order],
-        seconds=tile_seconds[tile[order]],
+        item=item,
+        seconds=seconds.repeat(per_tile),
         class_indptr=class_indptr,
-        class_workers=_share(class_seconds, cost.device.num_workers),
+        class_workers=_share(class_seconds.tolist(), cost.device.num_workers),
     )
 
 
-def _share(seconds: Seconds, num_workers: int) -> Index:
-    """Give each class that has work its share of the workers, and one at least."""
-    has_work = seconds > 0
-    if not has_work.any():
-        return np.zeros(len(seconds), dtype=np.intp)
-    ideal = seconds / seconds.sum() * num_workers
-    workers = np.where(has_work, np.maximum(1, np.rint(ideal)), 0).astype(np.intp)
-    workers[workers.argmax()] += max(num_workers - int(workers.sum()), 1 - int(workers.max()))
-    return workers
+def _share(seconds: list[float], num_workers: int) -> Index:
+    """Give each class that has work its share of the workers and one at least, the rest to one."""
+    total = sum(seconds)
+    workers = [max(1, round(taken / total * num_workers)) if taken else 0 for taken in seconds]
+    if total:
+        most = max(workers)
+        workers[workers.index(most)] += max(num_workers - sum(workers), 1 - most)
+    return np.array(workers, dtype=np.intp)
 
 
 def falling(seconds: Seconds) -> Index:

@@ -54,7 +54,7 @@ def measure_work(blocks: Blocks, cost: CostModel) -> Work:
     if len(device.tile_heights) > 1 and not cost.spec.tied:
         seconds = rate * num_tokens
         share = float(seconds.sum()) * splits / device.num_workers * _MOST_SHARE
-        longest = np.where(cost.tile_class(found // most)[at] == 0, min(_MOST_SECONDS, share), 0.0)
+        longest = (np.equal(cost.tile_class(found // most), 0) * min(_MOST_SECONDS, share))[at]
         num = 2
         while splits % num == 0:
             heads[seconds * num <= longest] = num

@@ -19,12 +19,16 @@ Seconds = npt.NDArray[np.float64]
 # Largest tile allowed, as a multiple of the lower bound on the makespan: first alone, then all.
 # The first leaves blocks whole that cutting would not shorten by as much as their partials cost.
 _LIMITS = np.array([1.05, 1.0, 1.1, 0.52, 1.25, 0.35, 0.8, 0.26, 0.65, 1.4])
-# How close to the bound a makespan must come to be taken without trying other limits.
+# How close to the bound a makespan must come to be taken without trying other limits: where
+# workers have few items each, and where they have many.
 _GOOD_ENOUGH = 1.06
+_GOOD_ENOUGH_OF_MANY = 1.12
 # Of the limits that promise most, so many are dealt to workers to see what they take.
 _MOST_DEALT = 3
 # Where workers have more items each, the bound on the makespan tells as much as dealing them.
 _FEW_ITEMS = 8
+# Items of which more end in time are even enough whatever else there is.
+_MOST_STACKED = 16
 
 
 class Division(NamedTuple):
@@ -71,8 +75,7 @@ def divide(blocks: Blocks, num_queries: int, cost: CostModel) -> Division:
     if cost.device.num_workers == 1:
         return Division(np.ones_like(num_tokens), np.maximum(1, num_tokens), work, bound)
     num_tiles, tile_tokens = _tiles(_LIMITS[:1] * bound, work, cost)
-    (items,) = _falling(num_tiles, tile_tokens, work, cost)
-    if _makespan(items, cost) <= bound * _GOOD_ENOUGH:
+    if _is_good_enough(num_tiles, tile_tokens, work, bound, cost):
         return Division(num_tiles[0], tile_tokens[0], work, bound)
     num_tiles, tile_tokens = _tiles(_LIMITS * bound, work, cost)
     merging = _merge_seconds(num_tiles, blocks, num_queries, cost)
@@ -130,6 +133,25 @@ def _tiles(seconds: Seconds, work: Work, cost: CostModel) -> tuple[Index, Index]
     tile_tokens = np.maximum(1.0, np.ceil(num_tokens / (least * quantum))) * quantum
     num_tiles = np.maximum(1.0, np.ceil(num_tokens / tile_tokens))
     return num_tiles.astype(np.intp), tile_tokens.astype(np.intp)
+
+
+def _is_good_enough(
+    num_tiles: Index, tile_tokens: Index, work: Work, bound: float, cost: CostModel
+) -> bool:
+    """Whether the tiles of one limit end near the bound.
+
+    Of many items it is enough that they can be stacked: a worker has no more items of one cost
+    than end in time, so those of which k do find room beside each other k times at most.
+    """
+    workers = cost.device.num_workers
+    if int(num_tiles[0] @ work.num_items) <= _FEW_ITEMS * workers:
+        (items,) = _falling(num_tiles, tile_tokens, work, cost)
+        return _makespan(items, cost) <= bound * _GOOD_ENOUGH
+    limit = bound * _GOOD_ENOUGH_OF_MANY
+    seconds = work.rate * np.minimum(tile_tokens[0], work.num_tokens) + cost.device.tile_seconds
+    num_stacked = np.minimum(limit / seconds, _MOST_STACKED).astype(np.intp)
+    num_items = np.bincount(num_stacked, num_tiles[0] * work.num_items, _MOST_STACKED + 1)
+    return bool((num_items.cumsum()[:-1] <= np.arange(_MOST_STACKED) * workers).all())
 
 
 def _falling(num_tiles: Index, tile_tokens: Index, work: Work, cost: CostModel) -> list[_Items]:

@@ -114,11 +114,13 @@ class RankProcesses:
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         self._fate = f"rank {rank} of {self._size} must run to the end, got its end {how}"
         self._has_fate.set()
-        self.on_death()
+        # Not waited for: what it is to end may hold it up.
+        threading.Thread(target=self.on_death, name="bough on death", daemon=True).start()
         deadline = time.monotonic() + _GRACE_SECONDS
         while time.monotonic() < deadline:
-            if self._is_ending.wait(_POLL_SECONDS) or not self.is_needed:
+            if not self.is_needed:
                 return
+            time.sleep(_POLL_SECONDS)
         print(f"bough: {self._fate}", file=sys.stderr, flush=True)
         self.end(is_orderly=False)
         os._exit(1)

@@ -111,11 +111,16 @@ class Ranks:
             yield
             return
         try:
-            with self._watching():
-                yield
-        except BaseException:
+            self._set_needed(True)
+            yield
+            self._check_fate()
+        except BaseException as error:
             self.abandon()
+            if isinstance(error, Exception):
+                self._check_fate(error)  # what came of a death is not the news
             raise
+        finally:
+            self._set_needed(False)
 
     def close(self) -> None:
         """End the other ranks, which wait for work, or leave them; a second time does nothing."""
@@ -131,25 +136,14 @@ class Ranks:
         if self._is_open:
             self._end(is_orderly=False)
 
-    @contextmanager
-    def _watching(self) -> Iterator[None]:
-        """Raise what became of a rank that died meanwhile, whatever that led to."""
-        if self._processes is None:
-            yield
-            return
-        self._processes.is_needed = True
-        try:
-            yield
-        except ChildProcessError:
-            raise
-        except Exception as error:
-            if self._processes.fate is not None:
-                raise ChildProcessError(self._processes.fate) from error
-            raise
-        finally:
-            self._processes.is_needed = False
-        if self._processes.fate is not None:
-            raise ChildProcessError(self._processes.fate)
+    def _set_needed(self, is_needed: bool) -> None:
+        if self._processes is not None:
+            self._processes.is_needed = is_needed
+
+    def _check_fate(self, cause: Exception | None = None) -> None:
+        fate = None if self._processes is None else self._processes.fate
+        if fate is not None:
+            raise ChildProcessError(fate) from cause
 
     def _broadcast(self, messages: list[Any]) -> list[Any]:
         try:
@@ -172,11 +166,11 @@ class Ranks:
 
     def _end(self, *, is_orderly: bool) -> None:
         self._is_open = False
-        if self._processes is not None:
-            self._processes.end(is_orderly=is_orderly)
         if not is_orderly and dist.get_backend(self._data) == "nccl":
             assert self._data is not None
-            self._data.abort()  # a sum that is under way has nobody left to wait for
+            self._data.abort()  # a sum that is under way may have nobody left to wait for
+        if self._processes is not None:
+            self._processes.end(is_orderly=is_orderly)
         dist.destroy_process_group()
 
 

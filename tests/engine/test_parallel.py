@@ -15,7 +15,7 @@ from bough.engine.outputs import RequestOutput
 from bough.engine.params import SamplingParams
 from bough.parallel import Ranks, start_ranks
 from tests.checkpoints import VOCAB_SIZE, make_checkpoint
-from tests.engine.ranked import ENTRY, engine_on
+from tests.engine.ranked import engine_on, entry
 from tests.engine.test_greedy import shared_prompts
 
 # The six variants; GQA with all biases there are, and MLA also with experts and a low-rank query.
@@ -46,7 +46,7 @@ EVERYTHING = SamplingParams(temperature=0, max_tokens=6, n=2, ignore_eos=True, l
 @pytest.fixture(scope="module")
 def ranks() -> Iterator[Ranks]:
     torch.set_num_threads(2)  # which the two share
-    pair = start_ranks(2, "cpu", ENTRY)
+    pair = start_ranks(2, "cpu", entry("cpu"))
     yield pair
     pair.close()
 
@@ -88,7 +88,7 @@ def test_tokens_and_logits_are_those_of_one_rank(
     for page_size in (1, 16):
         num_pages = 80 // page_size  # so few that samples wait for each other
         options = {"page_size": page_size, "num_pages": num_pages, "max_num_batched_tokens": 50}
-        with engine_on(ranks, model, dtype="float32", **options) as engine:
+        with engine_on(ranks, model, "cpu", dtype="float32", **options) as engine:
             got = finished(engine)
             stats = engine.stats
         for output, wanted in zip(got, expected, strict=True):
@@ -105,7 +105,7 @@ def test_samples_of_a_seed_are_those_of_one_rank(
     model = variant_model("gta-2")
     params = SamplingParams(n=3, max_tokens=12, seed=5, top_p=0.95, min_p=0.01)
     expected = finished(LLM(model, device="cpu", dtype="float32"), params)
-    with engine_on(ranks, model, dtype="float32") as engine:
+    with engine_on(ranks, model, "cpu", dtype="float32") as engine:
         got = finished(engine, params)
     assert [output.outputs for output in got] == [output.outputs for output in expected]
 
@@ -116,7 +116,7 @@ def test_half_precision_runs_on_two_ranks(
     model = variant_model("gla-2")
     params = SamplingParams(temperature=0, max_tokens=1, logprobs=VOCAB_SIZE)
     expected = logits_of(finished(LLM(model, device="cpu", dtype="bfloat16"), params))
-    with engine_on(ranks, model, dtype="bfloat16") as engine:
+    with engine_on(ranks, model, "cpu", dtype="bfloat16") as engine:
         got = logits_of(finished(engine, params))
         assert engine.stats.kv_token_bytes == 3 * 2 * ELEMENTS["gla-2"]
     assert (got - expected).square().mean().sqrt() < 0.05
@@ -125,7 +125,7 @@ def test_half_precision_runs_on_two_ranks(
 def test_an_abandoned_request_leaves_the_ranks_together(
     ranks: Ranks, variant_model: Callable[[str], Path]
 ) -> None:
-    with engine_on(ranks, variant_model("gqa-2"), dtype="float32") as engine:
+    with engine_on(ranks, variant_model("gqa-2"), "cpu", dtype="float32") as engine:
         request_id = engine.add_request({"prompt_token_ids": [5, 6, 7]}, EVERYTHING)
         engine.step()
         engine.step()

@@ -14,7 +14,7 @@ from bough.attend import attend, store_kv
 from bough.device import Device
 from bough.forest import Forest
 from bough.kernels.reference import ReferenceBackend
-from bough.plan import make_plan
+from bough.plan import PlanCapacity, make_plan
 from bough.spec import AttentionSpec
 from bough.workloads import forest_from_text
 from tests.forests import SPECS, devices, forests, random_problem, visible_slots
@@ -46,6 +46,25 @@ def test_cpu_agrees_with_the_oracle_and_reads_no_unused_slot(
     assert torch.equal(lse > -torch.inf, sees)
     assert error(lse[sees], expected_lse[sees]) < 2e-5
     assert (out[~sees] == 0).all()
+
+
+def test_a_plan_with_room_to_spare_serves_smaller_forests_on_the_cpu() -> None:
+    spec = SPECS["gqa"]
+    device = replace(Device.named("h100"), torch_device="cpu")
+    room = PlanCapacity(
+        num_tiles=99, num_segments=99, num_queries=50, num_query_rows=99, num_partials=99,
+        num_pages=99,
+    )  # fmt: skip
+    plan = make_plan(forest_from_text("1,4|400,20"), spec, device, room)
+    for text in ("1,4|400,20", "2|33", "1,2,8|400,20,30"):
+        forest = forest_from_text(text)
+        plan.update(forest)
+        assert plan.forest.num_queries < room.num_queries
+        q, kv = random_problem(forest, spec, 0)
+        out, lse = attend(q, kv, plan)
+        expected_out, expected_lse = attend(q, kv, plan, backend="reference")
+        assert error(out, expected_out) < 2e-5
+        assert error(lse, expected_lse) < 2e-5
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])

@@ -34,7 +34,7 @@ def test_help_does_not_import_torch() -> None:
         (["plan", "1,3|8;2"], "forest must be 'nodes per level | tokens per node', got '1,3|8;2'"),
         (["plan", "2,3|8"], "a level must be a multiple of the 2 above it, got 3"),
         (["plan", "1|8", "--spec", "gqa:4"], "spec must be gqa and 3 whole numbers"),
-        (["plan", "1|8", "--device", "abacus"], "device must be one of cpu, cuda, h100, h200, got "),
+        (["plan", "1|8", "--device", "abacus"], "device must be one of cpu, cuda, h100, h200, "),
         (["plan", "1|8", "--page-size", "0"], "page_size must be at least 1, got 0"),
         (["bench", "kernel", "--suite", "none"], "suite must be one of cpu, "),
         (["bench", "kernel", "--dtype", "int8"], "dtype must be one of float32, "),

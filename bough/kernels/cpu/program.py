@@ -70,9 +70,9 @@ class _Tiles:
         self.queries = tables.query_indices.numpy().astype(np.int64)
         self.position = tables.query_position.numpy().astype(np.int64)
         self.partial_start = tables.tile_partial_start.numpy()[: self.num_tiles]
-        self.query_num_tiles = tables.query_num_tiles.numpy()
+        self.query_num_tiles = tables.query_num_tiles.numpy()[: plan.forest.num_queries]
 
-        # Queries of a tile ascend by position.
+        # Of a tile's queries, the first has the least window and the last sees farthest.
         first = self.position[self.queries[self.query_begin]]
         last = self.position[self.queries[self.query_begin + self.num_queries - 1]]
         origin = tables.segment_position.numpy()[:num_segments].astype(np.int64)

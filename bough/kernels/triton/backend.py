@@ -49,16 +49,17 @@ class TritonBackend:
         states: States,
     ) -> None:
         """Launch one program an item, or a slice of its rows."""
-        max_tile_rows = plan.cost.device.max_tile_rows
-        config = tile_config(plan.cost.spec, max_tile_rows, key.ptr.element_size())
-        attend_tiles[(plan.num_launched_items, config.num_slices(max_tile_rows))](
+        spec, most_rows = plan.cost.spec, plan.cost.device.max_tile_rows
+        config = tile_config(spec, most_rows, key.ptr.element_size())
+        num_slices = config.num_slices(plan.most_tile_queries * spec.group_size)
+        attend_tiles[(plan.num_launched_items, num_slices)](
             queries,
             key,
             value,
             states.lse if sinks is None else sinks,
             tables_of(plan),
             states,
-            plan.cost.spec.scale,
+            spec.scale,
             SHAPE=shape_of(plan, has_sinks=sinks is not None),
             SMALL=config.small,
             BLOCK=config.block,

@@ -28,9 +28,9 @@ class TileConfig:
     num_warps: int
     max_registers: int | None = None
 
-    def num_slices(self, max_tile_rows: int) -> int:
-        """Programs that the rows of the tallest tile take."""
-        return -(-max_tile_rows // self.block.BLOCK_Q)
+    def num_slices(self, num_rows: int) -> int:
+        """Programs that the rows of a tile take."""
+        return -(-num_rows // self.block.BLOCK_Q)
 
 
 def tile_config(spec: AttentionSpec, max_tile_rows: int, itemsize: int) -> TileConfig:

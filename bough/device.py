@@ -33,6 +33,8 @@ class Device:
         row_quantum: query rows are computed in multiples of this.
         tile_heights: query rows of the kernels' tiles, ascending; a tile runs at the least height
             that holds its rows, and a node is read once per tile of the greatest.
+        latent_tile_heights: the same for tied specs, whose tiles are taller: many heads share a
+            latent.
         kv_quantum: KV tokens are cut in multiples of this.
         is_split_by_head: whether a tile covers one stored head or all of them.
     """
@@ -51,13 +53,9 @@ class Device:
     min_itemsize: int
     row_quantum: int
     tile_heights: tuple[int, ...]
+    latent_tile_heights: tuple[int, ...]
     kv_quantum: int
     is_split_by_head: bool
-
-    @property
-    def max_tile_rows(self) -> int:
-        """Most query rows of one tile."""
-        return self.tile_heights[-1]
 
     @classmethod
     def cpu(cls) -> Device:
@@ -110,6 +108,7 @@ CPU = Device(
     min_itemsize=4,
     row_quantum=1,
     tile_heights=(4096,),
+    latent_tile_heights=(4096,),
     kv_quantum=1,
     is_split_by_head=False,
 )
@@ -119,7 +118,8 @@ _HOPPER: dict[str, Any] = {
     "is_overlapped": True,
     "min_itemsize": 1,
     "row_quantum": 16,
-    "tile_heights": (16, 64, 128),
+    "tile_heights": (16, 64),
+    "latent_tile_heights": (16, 64, 128),
     "kv_quantum": 64,
     "is_split_by_head": True,
 }

@@ -25,6 +25,9 @@ SPECS = {
 }
 
 
+HEIGHTS = [(1,), (16,), (16, 64), (16, 64, 128), (4096,)]
+
+
 @st.composite
 def devices(draw: st.DrawFn) -> Device:
     """Machines of any shape, whose tensors live on the CPU."""
@@ -42,7 +45,8 @@ def devices(draw: st.DrawFn) -> Device:
         is_overlapped=draw(st.booleans()),
         min_itemsize=draw(st.sampled_from([1, 4])),
         row_quantum=draw(st.sampled_from([1, 16])),
-        tile_heights=draw(st.sampled_from([(1,), (16,), (16, 64), (16, 64, 128), (4096,)])),
+        tile_heights=draw(st.sampled_from(HEIGHTS)),
+        latent_tile_heights=draw(st.sampled_from(HEIGHTS)),
         kv_quantum=draw(st.sampled_from([1, 4, 64])),
         is_split_by_head=draw(st.booleans()),
     )
@@ -209,7 +213,7 @@ def assert_keeps_classes_apart(plan: Plan) -> None:
     """Items lie by class, each class has workers, and its height holds its tiles' rows."""
     tables, cost, splits = plan.tables, plan.cost, plan.schedule.num_head_splits
     indptr = tables.class_indptr.tolist()
-    heights = cost.device.tile_heights
+    heights = cost.tile_heights
     assert len(indptr) == len(heights) + 1
     assert indptr[0] == 0
     assert indptr[-1] == int(tables.num_items)

@@ -60,12 +60,12 @@ class Measured:
 
 def tile_classes(plan: Plan) -> list[TileClass]:
     """Sum a plan's tiles up by height, tallest first."""
-    schedule, device = plan.schedule, plan.cost.device
+    schedule = plan.schedule
     bounds = zip(schedule.class_indptr[:-1], schedule.class_indptr[1:], strict=True)
     classes = [
         _tile_class(plan, height, slice(int(begin), int(end)), int(workers))
         for height, (begin, end), workers in zip(
-            device.tile_heights, bounds, schedule.class_workers, strict=True
+            plan.cost.tile_heights, bounds, schedule.class_workers, strict=True
         )
         if end > begin
     ]

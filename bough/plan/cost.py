@@ -59,9 +59,14 @@ class CostModel:
         return self.spec.num_kv_heads if self.device.is_split_by_head else 1
 
     @property
+    def tile_heights(self) -> tuple[int, ...]:
+        """Heights at which tiles of the spec run, ascending."""
+        return self.device.latent_tile_heights if self.spec.tied else self.device.tile_heights
+
+    @property
     def max_tile_queries(self) -> int:
         """Most queries of one tile."""
-        return max(1, self.device.max_tile_rows // self.spec.group_size)
+        return max(1, self.tile_heights[-1] // self.spec.group_size)
 
     @cached_property
     def fixed(self) -> float:
@@ -87,8 +92,8 @@ class CostModel:
         return self._per_token * self.device.bandwidth / self.device.cache_bandwidth
 
     def tile_class(self, num_queries: Counts) -> Index:
-        """Place in `Device.tile_heights` of the height at which each count of queries runs."""
-        heights = np.array(self.device.tile_heights)
+        """Place in `tile_heights` of the height at which each count of queries runs."""
+        heights = np.array(self.tile_heights)
         rows = num_queries * self.spec.group_size
         return np.minimum(np.searchsorted(heights, rows), len(heights) - 1)
 

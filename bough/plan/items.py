@@ -35,12 +35,12 @@ def list_items(
     """Sort items by class, and share the workers among the classes.
 
     Args:
-        tile_class: [num_tiles] place of each tile's height in `Device.tile_heights`.
+        tile_class: [num_tiles] place of each tile's height in `CostModel.tile_heights`.
         num_heads: [num_tiles] head splits that an item of each tile covers.
         tile_seconds: [num_tiles] what an item of each tile takes.
         cost: the cost model.
     """
-    splits, num_classes = cost.num_head_splits, len(cost.device.tile_heights)
+    splits, num_classes = cost.num_head_splits, len(cost.tile_heights)
     order = falling(tile_seconds)
     order = order[tile_class[order].astype(np.uint8).argsort(kind="stable")]
     step = num_heads[order]

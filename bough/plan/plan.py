@@ -144,9 +144,7 @@ class Plan:
             self._buffer = self._tables = None
         else:
             arrays = _arrays(forest, schedule, growth)
-            lengths = self._capacity.lengths(
-                self.cost.num_head_splits, len(self.cost.device.tile_heights)
-            )
+            lengths = self._capacity.lengths(self.cost.num_head_splits, len(self.cost.tile_heights))
             for name, array in arrays.items():
                 expect_room(name, len(array), lengths[name])
             expect_room("num_partials", schedule.num_partials, self._capacity.num_partials)

@@ -28,8 +28,8 @@ class Schedule:
 
     A tile is a list of node segments along one path x some queries; item `tile * num_head_splits +
     split` is the tile on `tile_num_heads[tile]` splits of the stored heads from that one on. Tiles
-    are of the classes of `Device.tile_heights`, and each class has workers of its own. A query in
-    one tile has its output written there; a query in more leaves a partial for each, row `i` of
+    are of the classes of `CostModel.tile_heights`, and each class has workers of its own. A query
+    in one tile has its output written there; a query in more leaves a partial for each, row `i` of
     tile `t` in partial `tile_partial_start[t] + i`.
 
     Args:

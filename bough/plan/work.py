@@ -51,7 +51,7 @@ def measure_work(blocks: Blocks, cost: CostModel) -> Work:
     found, at = distinct(blocks.num_queries * most + readers)
     rate = (cost.rate(found // most, found % most) / splits)[at]
     heads = np.ones_like(num_tokens)
-    if len(device.tile_heights) > 1 and not cost.spec.tied:
+    if len(cost.tile_heights) > 1 and not cost.spec.tied:
         seconds = rate * num_tokens
         share = float(seconds.sum()) * splits / device.num_workers * _MOST_SHARE
         longest = (np.equal(cost.tile_class(found // most), 0) * min(_MOST_SECONDS, share))[at]

@@ -47,7 +47,7 @@ def tables_signature() -> TileTables:
 
 def attend_source(text: str, dtype: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     spec = AttentionSpec.parse(text)
-    shape = tile_config(spec, Device.named("h100").max_tile_rows, ITEMSIZE[dtype])
+    shape = tile_config(spec, Device.named("h100").tile_heights[-1], ITEMSIZE[dtype])
     signature = {
         "queries": Queries(f"*{dtype}", "i32", "i32"),
         "key": Plane(f"*{dtype}", "i32", "i32", "i32"),

@@ -49,7 +49,7 @@ def assert_covers_once(plan: DevicePlan, table: np.ndarray, lens: np.ndarray) ->
     assert num_items % splits == 0
     assert tables.class_indptr[-1] == num_items
     assert tables.items[:num_items].tolist() == list(range(num_items))
-    heights, begins = plan.cost.device.tile_heights, tables.class_indptr.tolist()
+    heights, begins = plan.cost.tile_heights, tables.class_indptr.tolist()
     for height, begin, end in zip(heights, begins[:-1], begins[1:], strict=True):
         rows = tables.tile_num_queries[begin // splits : end // splits] * plan.cost.spec.group_size
         assert (rows <= height).all()

@@ -49,7 +49,7 @@ class TritonBackend:
         states: States,
     ) -> None:
         """Launch one program an item, or a slice of its rows."""
-        spec, most_rows = plan.cost.spec, plan.cost.device.max_tile_rows
+        spec, most_rows = plan.cost.spec, plan.cost.tile_heights[-1]
         config = tile_config(spec, most_rows, key.ptr.element_size())
         num_slices = config.num_slices(plan.most_tile_queries * spec.group_size)
         attend_tiles[(plan.num_launched_items, num_slices)](

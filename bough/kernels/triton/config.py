@@ -45,9 +45,14 @@ def tile_config(spec: AttentionSpec, max_tile_rows: int, itemsize: int) -> TileC
     if itemsize == 4:
         # IEEE products keep whole blocks in registers: few rows, and no loads ahead.
         shape = BlockShape(BLOCK_Q=_FEW_ROWS, BLOCK_KV=16, NUM_STAGES=1)
-        # Left alone, the assembler aims at more programs at once and spills.
-        most = 128 if widest <= 256 else None
-        return TileConfig(small=shape, block=shape, num_warps=8, max_registers=most)
+        # Left alone, the assembler aims at more programs at once and spills; rows between 256 and
+        # 384 columns need more threads for that, not more registers each.
+        return TileConfig(
+            small=shape,
+            block=shape,
+            num_warps=16 if 256 < widest <= 384 else 8,
+            max_registers=128 if widest <= 256 else None,
+        )
     block_kv, num_stages, num_warps = (32, 3, 4) if widest <= 128 else (16, 2, 8)
     rows = max(_FEW_ROWS, 1 << (min(max_tile_rows, _MANY_ROWS) - 1).bit_length())
     return TileConfig(

@@ -206,7 +206,7 @@ class DevicePlan:
             cost.device.tile_seconds,
             NUM_WORKERS=cost.device.num_workers,
             NUM_HEADS=cost.num_head_splits,
-            NUM_CLASSES=len(cost.device.tile_heights),
+            NUM_CLASSES=len(cost.tile_heights),
             ROWS=rows,
             BLOCK=_PLACED,
         )
@@ -249,7 +249,7 @@ class DevicePlan:
             num_query_rows=capacity.num_requests,
             num_partials=capacity.num_partials,
             num_pages=0,
-        ).lengths(self.cost.num_head_splits, len(device.tile_heights))
+        ).lengths(self.cost.num_head_splits, len(self.cost.tile_heights))
         tensors = TableBuffer(lengths, device.torch_device).tensors()
         for name in ("items", "tile_segment_indptr"):
             torch.arange(len(tensors[name]), out=tensors[name])

@@ -43,7 +43,7 @@ def launch_latents(
     most_rows = plan.most_tile_queries * spec.group_size
     num_slices = triton.cdiv(most_rows, shape.block_rows)
     # Items of few rows may cover several heads; kernels of 64 rows and more give each a program.
-    is_few = spec.group_size <= plan.cost.device.tile_heights[0]
+    is_few = spec.group_size <= plan.cost.tile_heights[0]
     most_heads = spec.num_kv_heads if is_few else 1
     arguments = {
         "queries": queries_of(q),

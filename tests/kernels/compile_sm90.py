@@ -78,7 +78,7 @@ def attend_source(text: str, dtype: str) -> tuple[Any, dict[str, Any], dict[str,
 
 def merge_source(text: str, most: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     spec, dtype = AttentionSpec.parse(text), "bf16"
-    block_partials, block_heads = merge_block(most)
+    block = merge_block(most, spec.v_dim)
     arguments = {
         "states": States(f"*{dtype}", "*fp32", "*fp32", "*fp32"),
         "sinks_ptr": "*fp32",
@@ -88,8 +88,9 @@ def merge_source(text: str, most: int) -> tuple[Any, dict[str, Any], dict[str, A
         "NUM_Q_HEADS": spec.num_q_heads,
         "V_DIM": spec.v_dim,
         "HAS_SINKS": False,
-        "BLOCK_PARTIALS": block_partials,
-        "BLOCK_HEADS": block_heads,
+        "BLOCK_PARTIALS": block.partials,
+        "BLOCK_HEADS": block.heads,
+        "BLOCK_V": block.columns,
     }
     return merge_states, arguments, {"num_warps": 4}
 

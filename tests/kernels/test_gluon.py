@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from bough.kernels.gluon.latent.config import choose_shape, merge_block, refusal
 from bough.spec import AttentionSpec
+from tests.kernels.compiled import assert_fits_without_spills, compile_all
 
 HOPPER = (9, 0)
 
@@ -59,16 +55,4 @@ def test_merging_programs_cover_all_columns_once(most: int, v_dim: int) -> None:
 
 
 def test_no_configuration_spills_registers_on_sm_90() -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.kernels.compile_gluon"],
-        cwd=Path(__file__).parents[2],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    figures = json.loads(done.stdout)
-    assert {name: figure for name, figure in figures.items() if figure["spilled"]} == {}
-    # What one multiprocessor of an H100 gives a program.
-    assert all(figure["shared"] <= 227 * 1024 for figure in figures.values())
+    assert_fits_without_spills(compile_all("tests.kernels.compile_gluon"))

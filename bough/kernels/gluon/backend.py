@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import torch
-import triton
 
 from bough.kernels.backend import KV
 from bough.kernels.gluon.latent.config import merge_block, refusal
 from bough.kernels.gluon.latent.launch import launch_latents
-from bough.kernels.triton.arguments import States
 from bough.kernels.triton.backend import TritonBackend
-from bough.kernels.triton.launch import new_states
-from bough.kernels.triton.merge_states import merge_states
+from bough.kernels.triton.launch import launch_merge, new_states
 from bough.plan import Plan
 from bough.spec import AttentionSpec
 
@@ -28,32 +25,9 @@ class GluonBackend(TritonBackend):
         if plan.num_launched_items:
             launch_latents(q, rows, plan, states, sinks)
         if plan.has_merge:
-            _merge(plan, states, sinks)
+            block = merge_block(plan.most_partials, plan.cost.spec.v_dim)
+            launch_merge(states, sinks, plan, block)
         return states.out, states.lse
-
-
-def _merge(plan: Plan, states: States, sinks: torch.Tensor | None) -> None:
-    spec, tables = plan.cost.spec, plan.tables
-    block = merge_block(plan.most_partials, spec.v_dim)
-    grid = (
-        len(states.out),
-        triton.cdiv(spec.num_q_heads, block.heads),
-        spec.v_dim // block.columns,
-    )
-    merge_states[grid](
-        states,
-        states.lse if sinks is None else sinks,
-        tables.merge_indptr,
-        tables.merge_indices,
-        tables.query_num_tiles,
-        NUM_Q_HEADS=spec.num_q_heads,
-        V_DIM=spec.v_dim,
-        HAS_SINKS=sinks is not None,
-        BLOCK_PARTIALS=block.partials,
-        BLOCK_HEADS=block.heads,
-        BLOCK_V=block.columns,
-        num_warps=4,
-    )
 
 
 def _checked(q: torch.Tensor, kv: KV, plan: Plan) -> torch.Tensor:

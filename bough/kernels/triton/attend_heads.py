@@ -7,7 +7,7 @@ import triton.language as tl
 
 from bough.kernels.triton.padding import padded
 from bough.kernels.triton.rows import find_rows, load_rope, store_states
-from bough.kernels.triton.softmax import weigh
+from bough.kernels.triton.visit_block import visit_block
 
 
 @triton.jit
@@ -45,7 +45,6 @@ def attend_heads(
     acc = tl.zeros([BLOCK_Q, V_PAD], tl.float32)
     offs_kv = tl.arange(0, BLOCK.BLOCK_KV)
     offs_nope = tl.arange(0, NOPE_PAD)
-    offs_v = tl.arange(0, V_PAD)
     head = first_head
     segment = first_segment
     low = 0
@@ -60,9 +59,6 @@ def attend_heads(
         mask_kv = token < num_tokens
         last = tl.maximum(num_tokens - 1, 0)
         slot = (first_slot + tl.minimum(token, last)) % SHAPE.PAGE_SIZE
-        page64 = page.to(tl.int64)
-        k_ptrs = key.ptr + page64 * key.stride_page + slot * key.stride_slot
-        v_ptrs = value.ptr + page64 * value.stride_page + slot * value.stride_slot
         q_head = head * SHAPE.GROUP_SIZE + offs_row % SHAPE.GROUP_SIZE
         q_ptrs = q_row + q_head * queries.stride_head
         q = tl.load(  # [BLOCK_Q, NOPE_PAD]
@@ -70,25 +66,13 @@ def attend_heads(
             mask=mask_row[:, None] & (offs_nope < SHAPE.NOPE_DIM)[None, :],
             other=0.0,
         )
-        k = tl.load(  # [BLOCK_KV, NOPE_PAD]
-            (k_ptrs + head * key.stride_head)[:, None] + offs_nope[None, :],
-            mask=mask_kv[:, None] & (offs_nope < SHAPE.NOPE_DIM)[None, :],
-            other=0.0,
-        )
-        score = tl.dot(q, tl.trans(k), input_precision="ieee")  # [BLOCK_Q, BLOCK_KV]
+        q_rope = q
         if SHAPE.ROPE_DIM > 0:
             q_rope = load_rope(q_ptrs + SHAPE.NOPE_DIM, mask_row, SHAPE.ROPE_DIM)
-            rope = load_rope(k_ptrs + SHAPE.NUM_KV_HEADS * SHAPE.V_DIM, mask_kv, SHAPE.ROPE_DIM)
-            score = tl.dot(q_rope, tl.trans(rope), score, input_precision="ieee")
-        weight, decay, peak, total = weigh(
-            score, origin + token, mask_kv, position, scale, peak, total, SHAPE
-        )
-        v = tl.load(  # [BLOCK_KV, V_PAD]
-            (v_ptrs + head * value.stride_head)[:, None] + offs_v[None, :],
-            mask=mask_kv[:, None] & (offs_v < SHAPE.V_DIM)[None, :],
-            other=0.0,
-        )
-        acc = tl.dot(weight.to(v.dtype), v, acc * decay[:, None], input_precision="ieee")
+        peak, total, acc = visit_block(
+            key, value, page, slot, origin + token, mask_kv, head, q, q_rope, position, scale, peak,
+            total, acc, SHAPE,
+        )  # fmt: skip
 
         is_segment_over = low + BLOCK.BLOCK_KV >= num_tokens
         is_head_over = is_segment_over & (segment == last_segment)

@@ -8,7 +8,7 @@ import triton.language as tl
 from bough.kernels.triton.attend_heads import attend_heads
 from bough.kernels.triton.padding import padded
 from bough.kernels.triton.rows import find_rows, load_rope, store_states
-from bough.kernels.triton.softmax import weigh
+from bough.kernels.triton.visit_block import visit_block
 
 
 @triton.jit
@@ -122,11 +122,7 @@ def _attend_segment(
     BLOCK: tl.constexpr,
 ):
     """Visit a run of tokens whose pages follow `page_ptr`; return the states with it merged in."""
-    NOPE_PAD: tl.constexpr = padded(SHAPE.NOPE_DIM)
-    V_PAD: tl.constexpr = padded(SHAPE.V_DIM)
     offs_kv = tl.arange(0, BLOCK.BLOCK_KV)
-    offs_nope = tl.arange(0, NOPE_PAD)
-    offs_v = tl.arange(0, V_PAD)
     last = tl.maximum(num_tokens - 1, 0)
     # Page ids ride one block ahead in a register: loading them next to their rows would make the
     # rows wait for them.
@@ -135,27 +131,10 @@ def _attend_segment(
         token = low + offs_kv
         mask_kv = token < num_tokens
         slot = (first_slot + tl.minimum(token, last)) % SHAPE.PAGE_SIZE
-        page64 = page.to(tl.int64)
-        k_ptrs = key.ptr + page64 * key.stride_page + slot * key.stride_slot
-        v_ptrs = value.ptr + page64 * value.stride_page + slot * value.stride_slot
-        k = tl.load(  # [BLOCK_KV, NOPE_PAD]
-            (k_ptrs + head * key.stride_head)[:, None] + offs_nope[None, :],
-            mask=mask_kv[:, None] & (offs_nope < SHAPE.NOPE_DIM)[None, :],
-            other=0.0,
-        )
-        score = tl.dot(q, tl.trans(k), input_precision="ieee")  # [BLOCK_Q, BLOCK_KV]
-        if SHAPE.ROPE_DIM > 0:
-            rope = load_rope(k_ptrs + SHAPE.NUM_KV_HEADS * SHAPE.V_DIM, mask_kv, SHAPE.ROPE_DIM)
-            score = tl.dot(q_rope, tl.trans(rope), score, input_precision="ieee")
-        weight, decay, peak, total = weigh(
-            score, origin + token, mask_kv, position, scale, peak, total, SHAPE
-        )
-        v = tl.load(  # [BLOCK_KV, V_PAD]
-            (v_ptrs + head * value.stride_head)[:, None] + offs_v[None, :],
-            mask=mask_kv[:, None] & (offs_v < SHAPE.V_DIM)[None, :],
-            other=0.0,
-        )
-        acc = tl.dot(weight.to(v.dtype), v, acc * decay[:, None], input_precision="ieee")
+        peak, total, acc = visit_block(
+            key, value, page, slot, origin + token, mask_kv, head, q, q_rope, position, scale, peak,
+            total, acc, SHAPE,
+        )  # fmt: skip
         ahead = first_slot + tl.minimum(token + BLOCK.BLOCK_KV, last)
         page = tl.load(page_ptr + ahead // SHAPE.PAGE_SIZE)
     return peak, total, acc

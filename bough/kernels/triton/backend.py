@@ -8,7 +8,7 @@ import triton
 from bough.kernels.backend import KV
 from bough.kernels.triton.arguments import Plane, Queries, States
 from bough.kernels.triton.attend_tiles import attend_tiles
-from bough.kernels.triton.config import tile_config
+from bough.kernels.triton.config import merge_block, tile_config
 from bough.kernels.triton.launch import (
     launch_merge,
     new_states,
@@ -36,7 +36,8 @@ class TritonBackend:
         if plan.num_launched_items:
             self._attend_tiles(queries_of(q), plane_of(key), plane_of(value), sinks, plan, states)
         if plan.has_merge:
-            launch_merge(states, sinks, plan)
+            block = merge_block(plan.most_partials, spec.v_dim)
+            launch_merge(states, sinks, plan, block)
         return states.out, states.lse
 
     def _attend_tiles(

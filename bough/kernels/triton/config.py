@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bough.kernels.triton.arguments import BlockShape
+from bough.kernels.triton.padding import padded
 from bough.spec import AttentionSpec
 
 # Rows of tiles that have few, and rows at a time of all others.
@@ -62,16 +64,26 @@ def tile_config(spec: AttentionSpec, max_tile_rows: int, itemsize: int) -> TileC
     )
 
 
-def merge_block(most_partials: int) -> tuple[int, int]:
-    """Return the partials and the heads that a merging program reads at a time.
+class MergeBlock(NamedTuple):
+    """What a merging program reads at a time: partials, heads, and columns of each."""
+
+    partials: int
+    heads: int
+    columns: int
+
+
+def merge_block(most_partials: int, v_dim: int) -> MergeBlock:
+    """Choose what a merging program reads at a time.
 
     Few partials are cheapest one after the other, for many heads at once; of many, waiting for
     each in turn would take longest.
 
     Args:
         most_partials: partials of the query that has most.
+        v_dim: columns of an output.
     """
+    columns = padded(v_dim)
     if most_partials <= 4:
-        return 1, 8
-    block_partials = min(16, 1 << (most_partials - 1).bit_length())
-    return block_partials, 16 // block_partials
+        return MergeBlock(partials=1, heads=8, columns=columns)
+    partials = min(16, 1 << (most_partials - 1).bit_length())
+    return MergeBlock(partials=partials, heads=16 // partials, columns=columns)

@@ -6,7 +6,7 @@ import torch
 import triton
 
 from bough.kernels.triton.arguments import AttentionShape, Plane, Queries, States, TileTables
-from bough.kernels.triton.config import merge_block
+from bough.kernels.triton.config import MergeBlock
 from bough.kernels.triton.merge_states import merge_states
 from bough.plan import Plan
 
@@ -55,11 +55,15 @@ def new_states(q: torch.Tensor, plan: Plan) -> States:
     )
 
 
-def launch_merge(states: States, sinks: torch.Tensor | None, plan: Plan) -> None:
-    """Combine the partials of every query that has some."""
+def launch_merge(states: States, sinks: torch.Tensor | None, plan: Plan, block: MergeBlock) -> None:
+    """Combine the partials of every query that has some, a block a program."""
     spec, tables = plan.cost.spec, plan.tables
-    block_partials, block_heads = merge_block(plan.most_partials)
-    merge_states[(len(states.out), triton.cdiv(spec.num_q_heads, block_heads))](
+    grid = (
+        len(states.out),
+        triton.cdiv(spec.num_q_heads, block.heads),
+        triton.cdiv(spec.v_dim, block.columns),
+    )
+    merge_states[grid](
         states,
         states.lse if sinks is None else sinks,
         tables.merge_indptr,
@@ -68,7 +72,8 @@ def launch_merge(states: States, sinks: torch.Tensor | None, plan: Plan) -> None
         NUM_Q_HEADS=spec.num_q_heads,
         V_DIM=spec.v_dim,
         HAS_SINKS=sinks is not None,
-        BLOCK_PARTIALS=block_partials,
-        BLOCK_HEADS=block_heads,
+        BLOCK_PARTIALS=block.partials,
+        BLOCK_HEADS=block.heads,
+        BLOCK_V=block.columns,
         num_warps=4,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bough.kernels.triton.padding import padded
 from bough.kernels.triton.softmax import LN_2, LOG2_E
 
 
@@ -21,23 +20,22 @@ def merge_states(
     HAS_SINKS: tl.constexpr,
     BLOCK_PARTIALS: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
-    BLOCK_V: tl.constexpr = None,
+    BLOCK_V: tl.constexpr,
 ):
     """Combine partials by their log-sum-exp; write 0 and -inf for queries that no tile serves.
 
-    A program merges BLOCK_V columns, the `program_id(2)`-th so many, or all of them.
+    A program merges BLOCK_V columns, the `program_id(2)`-th so many.
     """
-    WIDTH: tl.constexpr = padded(V_DIM) if BLOCK_V is None else BLOCK_V
     query = tl.program_id(0)
     if tl.load(query_num_tiles_ptr + query) != 1:
         offs_partial = tl.arange(0, BLOCK_PARTIALS)
         offs_head = tl.program_id(1) * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS)
-        offs_v = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
+        offs_v = tl.program_id(2) * BLOCK_V + tl.arange(0, BLOCK_V)
         mask_head = offs_head < NUM_Q_HEADS
         mask_v = offs_v < V_DIM
         peak = tl.full([BLOCK_HEADS], float("-inf"), tl.float32)
         total = tl.zeros([BLOCK_HEADS], tl.float32)
-        acc = tl.zeros([BLOCK_HEADS, WIDTH], tl.float32)
+        acc = tl.zeros([BLOCK_HEADS, BLOCK_V], tl.float32)
         stop = tl.load(merge_indptr_ptr + query + 1)
         for first in range(tl.load(merge_indptr_ptr + query), stop, BLOCK_PARTIALS):
             mask_partial = first + offs_partial < stop
@@ -46,7 +44,7 @@ def merge_states(
             row = partial.to(tl.int64)[:, None] * NUM_Q_HEADS + offs_head[None, :]
             mask = mask_partial[:, None] & mask_head[None, :]
             lse = tl.load(states.partial_lse + row, mask=mask, other=float("-inf")) * LOG2_E
-            out = tl.load(  # [BLOCK_PARTIALS, BLOCK_HEADS, WIDTH]
+            out = tl.load(  # [BLOCK_PARTIALS, BLOCK_HEADS, BLOCK_V]
                 states.partial_out + row[:, :, None] * V_DIM + offs_v[None, None, :],
                 mask=mask[:, :, None] & mask_v[None, None, :],
                 other=0.0,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 
+from bough.kernels.triton.config import MergeBlock
 from bough.spec import AttentionSpec
 
 BLOCK_KV = 64
@@ -79,14 +80,6 @@ def choose_shape(spec: AttentionSpec, has_boxes: bool) -> Shape:
     num_stages = min(_MOST_STAGES, (_SHARED_BYTES - 128 * row) // (BLOCK_KV * row))
     registers = {"CONSUMER_REGISTERS": 232, "PRODUCER_REGISTERS": 40}
     return Shape(kernel="narrow", num_stages=num_stages, registers=registers)
-
-
-class MergeBlock(NamedTuple):
-    """What a merging program reads at a time: partials, heads, and columns of each."""
-
-    partials: int
-    heads: int
-    columns: int
 
 
 def merge_block(most_partials: int, v_dim: int) -> MergeBlock:

@@ -22,7 +22,7 @@ from bough.kernels.gluon.latent.rows import (
     load_queries,
     store_columns,
 )
-from bough.kernels.gluon.latent.softmax import mask_scores, weigh
+from bough.kernels.gluon.latent.softmax import mask_scores, score_block, weigh
 from bough.kernels.gluon.latent.walk import find_work, segment_span
 
 
@@ -103,15 +103,6 @@ def attend_halves(
 
 
 @gluon.jit
-def _score(q_nope, q_rope, buffers, stage, zeros):
-    """Begin the product of 64 rows with a block's keys."""
-    keys = buffers.state_blocks.index(stage).permute((1, 0))
-    rope_keys = buffers.rope_blocks.index(stage).permute((1, 0))
-    score = warpgroup_mma(q_nope, keys, zeros, use_acc=False, is_async=True)
-    return warpgroup_mma(q_rope, rope_keys, score, is_async=True)
-
-
-@gluon.jit
 def _weigh_and_add(
     queries,
     sinks_ptr,
@@ -163,7 +154,7 @@ def _weigh_and_add(
         segment = work.first_segment
         first, end = segment_span(tables, segment, work.stop)
         wait_for_block(buffers.full.index(0), 0, False)
-        product = _score(buffers.q_nope, buffers.q_rope, buffers, 0, zeros)
+        product = score_block(buffers.q_nope, buffers.q_rope, buffers, 0, zeros)
         score = warpgroup_mma_wait(0, deps=[product])
         stage = 0
         phase = 0
@@ -192,7 +183,7 @@ def _weigh_and_add(
             # Past the last block this waits for nothing and multiplies what is there, unused.
             mbarrier.wait(buffers.full.index(stage), phase, pred=block + 1 < work.num_blocks)
             fence_async_shared()
-            product = _score(buffers.q_nope, buffers.q_rope, buffers, stage, zeros)
+            product = score_block(buffers.q_nope, buffers.q_rope, buffers, stage, zeros)
             acc = warpgroup_mma_wait(2, deps=[adding])
             mbarrier.arrive(buffers.empty.index(last), count=1)
             score = warpgroup_mma_wait(0, deps=[product])

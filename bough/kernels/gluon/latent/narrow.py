@@ -21,7 +21,7 @@ from bough.kernels.gluon.latent.rows import (
     load_queries,
     store_columns,
 )
-from bough.kernels.gluon.latent.softmax import mask_scores, weigh
+from bough.kernels.gluon.latent.softmax import mask_scores, score_block, weigh
 from bough.kernels.gluon.latent.walk import find_work, segment_span
 
 
@@ -128,15 +128,6 @@ def _pass(
 
 
 @gluon.jit
-def _score(q_nope, q_rope, buffers, stage, zeros):
-    """Begin the product of 64 rows with a block's keys."""
-    keys = buffers.state_blocks.index(stage).permute((1, 0))
-    rope_keys = buffers.rope_blocks.index(stage).permute((1, 0))
-    score = warpgroup_mma(q_nope, keys, zeros, use_acc=False, is_async=True)
-    return warpgroup_mma(q_rope, rope_keys, score, is_async=True)
-
-
-@gluon.jit
 def _attend(
     queries,
     sinks_ptr,
@@ -182,7 +173,7 @@ def _attend(
         segment = work.first_segment
         first, end = segment_span(tables, segment, work.stop)
         wait_for_block(buffers.full.index(0), 0, HAS_BOXES)
-        product = _score(q_nope, q_rope, buffers, 0, zeros)
+        product = score_block(q_nope, q_rope, buffers, 0, zeros)
         score = warpgroup_mma_wait(0, deps=[product])
         clear = gl.minimum(work.oldest + 1, end)
         score = mask_scores(score, first, end, position, clear)
@@ -199,7 +190,7 @@ def _attend(
                 clear = gl.minimum(work.oldest + 1, end)
             wait_for_block(buffers.full.index(stage), phase, HAS_BOXES)
             mbarrier.wait(buffers.turns.index(CONSUMER), (block & 1) ^ CONSUMER)
-            product = _score(q_nope, q_rope, buffers, stage, zeros)
+            product = score_block(q_nope, q_rope, buffers, stage, zeros)
             adding = warpgroup_mma(weight16, buffers.state_blocks.index(last), acc, is_async=True)
             mbarrier.arrive(buffers.turns.index(1 - CONSUMER), count=1)
             score = warpgroup_mma_wait(1, deps=[product])

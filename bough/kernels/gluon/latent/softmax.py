@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import warpgroup_mma
+
+
+@gluon.jit
+def score_block(q_nope, q_rope, buffers, stage, zeros):
+    """Begin the product of 64 rows with a block's keys."""
+    keys = buffers.state_blocks.index(stage).permute((1, 0))
+    rope_keys = buffers.rope_blocks.index(stage).permute((1, 0))
+    score = warpgroup_mma(q_nope, keys, zeros, use_acc=False, is_async=True)
+    return warpgroup_mma(q_rope, rope_keys, score, is_async=True)
 
 
 @gluon.jit

@@ -18,7 +18,8 @@ def forest_from_text(
 
     `1,16|4096,128` is a root of 4096 tokens with 16 leaves of 128; `8,64|512,32` is a forest of
     8 such trees; `1,2,4|1024` gives every level 1024 tokens; `16x9` stands for nine levels of 16.
-    Children are dealt evenly to the nodes above them; each leaf is one request.
+    Children are dealt evenly to the nodes above them; each leaf is one request. Forests joined by
+    `+` lie side by side: `15|1024 + 1|65536` is a batch in which one request is long.
 
     Args:
         text: the forest.
@@ -30,22 +31,25 @@ def forest_from_text(
         ValueError: the text cannot be read, or a level does not divide over the one above.
     """
     expect(page_size >= 1, "page_size", "at least 1", page_size)
-    nodes, tokens = _read(text)
     parent: list[int] = []
     length: list[int] = []
-    above: list[int] = []
-    for num_nodes, num_tokens in zip(nodes, tokens, strict=True):
-        first = len(parent)
-        spread = num_nodes // max(1, len(above))
-        parent += [above[at // spread] if above else -1 for at in range(num_nodes)]
-        length += [num_tokens] * num_nodes
-        above = list(range(first, len(parent)))
-    if query_len < 1 or query_len > tokens[-1]:
+    leaves: list[int] = []
+    for part in text.split("+"):
+        above: list[int] = []
+        for num_nodes, num_tokens in zip(*_read(part), strict=True):
+            first = len(parent)
+            spread = num_nodes // max(1, len(above))
+            parent += [above[at // spread] if above else -1 for at in range(num_nodes)]
+            length += [num_tokens] * num_nodes
+            above = list(range(first, len(parent)))
+        leaves += above
+    shortest = min(length[leaf] for leaf in leaves)
+    if query_len < 1 or query_len > shortest:
         raise ValueError(
-            f"query_len must be from 1 to the {tokens[-1]} tokens of a leaf, got {query_len}"
+            f"query_len must be from 1 to the {shortest} tokens of a leaf, got {query_len}"
         )
     return forest_from_lengths(
-        parent, length, above, page_size, query_len=query_len, shuffle_seed=shuffle_seed
+        parent, length, leaves, page_size, query_len=query_len, shuffle_seed=shuffle_seed
     )
 
 

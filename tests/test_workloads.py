@@ -26,6 +26,13 @@ def test_children_are_dealt_evenly_in_order() -> None:
     assert forest_from_text("2,6|5,3").node_parent.tolist() == [-1, -1, 0, 0, 0, 1, 1, 1]
 
 
+def test_forests_lie_side_by_side() -> None:
+    forest = forest_from_text("3|16 + 1,2|64,5", page_size=16, query_len=2)
+    assert forest.node_parent.tolist() == [-1, -1, -1, -1, 3, 3]
+    assert forest.node_len.tolist() == [16, 16, 16, 64, 5, 5]
+    assert forest.query_position[1::2].tolist() == [15, 15, 15, 68, 68]
+
+
 def test_queries_are_the_newest_tokens_of_each_leaf() -> None:
     forest = forest_from_text("1,2|10,5", query_len=3)
     assert forest.query_position.tolist() == [12, 13, 14] * 2
@@ -44,7 +51,9 @@ def test_every_named_workload_can_be_built(suite: str) -> None:
         assert forest.num_path_tokens >= forest.num_unique_tokens
 
 
-@pytest.mark.parametrize("text", ["", "1,2", "1,2|3,4,5", "2,3|4", "1,x|3", "0|5", "1,|3,4", "1|0"])
+@pytest.mark.parametrize(
+    "text", ["", "1,2", "1,2|3,4,5", "2,3|4", "1,x|3", "0|5", "1,|3,4", "1|0", "1|2+"]
+)
 def test_what_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must"):
         forest_from_text(text)

@@ -41,7 +41,7 @@ def plot_kernel(report: Report, path: Path) -> None:
         _draw_band(axes, band, names, per_band)
         axes.set_ylim(0, 1.25 * highest)
     bands[0].legend(frameon=False, ncols=len(names) + 1, loc="upper left", fontsize=8)
-    bands[0].set_title(_title(report), loc="left", fontsize=9, color="#444444")
+    bands[0].set_title(_title(report, rows), loc="left", fontsize=9, color="#444444")
     figure.savefig(path, dpi=160)
 
 
@@ -74,14 +74,16 @@ def _roof(row: Row) -> float:
     return (row.kv_bytes + row.qo_bytes) / row.roofline_us / 1e3
 
 
-def _title(report: Report) -> str:
+def _title(report: Report, rows: list[Row]) -> str:
+    """Say what all cases have in common; a case that differs says so below its bars."""
     settings = report.settings
     spec = settings["spec"]
-    return (
-        f"decode attention, one layer: {spec['num_q_heads']} query heads, "
-        f"{spec['num_kv_heads']} stored, {settings['dtype']}, "
-        f"page size {settings['page_size']}, {settings['device']}"
-    )
+    words = ["decode attention, one layer"]
+    if any(row.spec is None for row in rows):
+        words.append(f"{spec['num_q_heads']} query heads, {spec['num_kv_heads']} stored")
+    sizes = {row.page_size for row in rows}
+    words += [f"page size {size}" for size in sizes if len(sizes) == 1]
+    return ", ".join([*words, settings["dtype"], settings["device"]])
 
 
 def _short(value: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import product
 from math import gcd
 
 from bough.bench.cases import Case, parse_cases
@@ -35,6 +37,24 @@ _PAGES = ("1,16|120000,2048", "1,1024|2048,32", "1,8|4096,512", "256|1024")
 # widest sharing shows where every query head has a stored head of its own.
 _WIDE = ("1,128|65536,16", "1,128|131072,16", "1,256|65536,16", "1,1024|16384,16")
 _WIDE_SPEC = "mha:32:128"
+# Decode over latents: the second paper's batch, two more of equal tokens of which one is lopsided,
+# and the batch on scattered pages, large and of single slots.
+_LATENTS = ("gla:128:2", "mla:128")
+_BATCH = "128|8192"
+_LATENT = (
+    *(f"{_BATCH} page=64 queries={count}" for count in (1, 2, 4)),
+    "16|5056 page=64",
+    "15|1024+1|65536 page=64",
+    *(f"{_BATCH} page={size} queries={count} shuffled" for count in (1, 2) for size in (64, 1)),
+)
+_ALONE = ("1|8192 page=64", "1|131072 page=64")
+# What one rank of eight holds.
+_RANKS = ("gla:16:1", "mla:16")
+_RANK = tuple(f"{_BATCH} page=64 queries={count}" for count in (1, 2))
+_LATENT_TREES = tuple(
+    f"{text} page=64"
+    for text in ("1,16|120000,2048", "1,64|120000,2048", "1,256|8192,256", "32,256|2048,512")
+)
 _CPU = (
     "1,16|8192,128",
     "16|2048",
@@ -54,6 +74,11 @@ def _in_whole_pages(text: str) -> str:
     return text if page_size == _PAGE_SIZE else f"{text} page={page_size}"
 
 
+def _for_each(specs: Iterable[str], texts: Iterable[str]) -> tuple[str, ...]:
+    """Write the same cases for several specs, spec by spec."""
+    return tuple(f"{text} spec={spec}" for spec, text in product(specs, texts))
+
+
 SUITES: dict[str, tuple[str, ...]] = {
     "cpu": _CPU,
     **{name: tuple(map(_in_whole_pages, texts)) for name, texts in FORESTS.items()},
@@ -65,7 +90,10 @@ SUITES: dict[str, tuple[str, ...]] = {
     ),
     "rollouts": _ROLLOUTS,
     "trees": _TREES,
-    "wide": tuple(f"{text} spec={_WIDE_SPEC}" for text in _WIDE),
+    "wide": _for_each([_WIDE_SPEC], _WIDE),
+    "latent": (*_for_each(_LATENTS, _LATENT), *_for_each(["mla:32"], _ALONE)),
+    "latent-ranks": _for_each(_RANKS, _RANK),
+    "latent-trees": _for_each([*_LATENTS, "gta:32:8:128"], _LATENT_TREES),
     # A chunk of new tokens: alone, below a prefix, and four below one prefix.
     "prefill": tuple(
         f"{text} queries=2048" for text in ("1|2048", "1|34816", "1,1|30720,2048", "1,4|8192,2048")

@@ -33,14 +33,16 @@ class ReferenceBackend:
             if len(slots) == 0:
                 continue
             key, value = _rows(kv, spec, torch.from_numpy(slots).to(q.device), self.dtype)
-            score = torch.einsum("hd,thd->ht", q[query].to(self.dtype), key) * spec.scale
+            heads = q[query].to(self.dtype).unflatten(0, (spec.num_kv_heads, -1))
+            score = torch.einsum("hgd,thd->hgt", heads, key).flatten(0, 1) * spec.scale
             if spec.softcap is not None:
                 score = spec.softcap * torch.tanh(score / spec.softcap)
             if sinks is not None:
                 score = torch.cat([score, sinks.to(score)[:, None]], dim=1)
             lse[query] = score.logsumexp(dim=1)
             weight = torch.softmax(score, dim=1)[:, : len(slots)]
-            out[query] = torch.einsum("ht,thd->hd", weight, value)
+            weight = weight.unflatten(0, (spec.num_kv_heads, -1))
+            out[query] = torch.einsum("hgt,thd->hgd", weight, value).flatten(0, 1)
         return out.to(q.dtype), lse.float()
 
     def store_kv(self, kv: KV, new: KV, slots: torch.Tensor) -> None:
@@ -75,14 +77,13 @@ def _visible_slots(forest: Forest, query: int, position: int, window: int | None
 def _rows(
     kv: KV, spec: AttentionSpec, slots: torch.Tensor, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys [num_tokens, num_q_heads, qk_dim] and values [num_tokens, num_q_heads, v_dim]."""
+    """Keys [num_tokens, num_kv_heads, qk_dim] and values [num_tokens, num_kv_heads, v_dim]."""
     plane = kv[0] if isinstance(kv, tuple) else kv
     page, slot = slots // plane.shape[1], slots % plane.shape[1]
     if isinstance(kv, tuple):
         key, value = (half[page, slot].to(dtype) for half in kv)
-    else:
-        row = kv[page, slot].to(dtype)
-        value = row[:, : spec.num_kv_heads * spec.v_dim].unflatten(1, (-1, spec.v_dim))
-        rope = row[:, None, spec.num_kv_heads * spec.v_dim :].expand(-1, spec.num_kv_heads, -1)
-        key = torch.cat([value[..., : spec.nope_dim], rope], dim=-1)
-    return (half.repeat_interleave(spec.group_size, dim=1) for half in (key, value))  # type: ignore[return-value]
+        return key, value
+    row = kv[page, slot].to(dtype)
+    value = row[:, : spec.num_kv_heads * spec.v_dim].unflatten(1, (-1, spec.v_dim))
+    rope = row[:, None, spec.num_kv_heads * spec.v_dim :].expand(-1, spec.num_kv_heads, -1)
+    return torch.cat([value[..., : spec.nope_dim], rope], dim=-1), value

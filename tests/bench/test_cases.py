@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bough.bench.cases import Case
 from bough.bench.suites import SUITES, read_cases
+from bough.spec import AttentionSpec
 
 
 def test_the_cpu_suite_holds_the_forests_that_figures_are_promised_for() -> None:
@@ -61,3 +64,31 @@ def test_every_named_suite_can_be_built(suite: str) -> None:
 def test_an_unknown_suite_is_refused() -> None:
     with pytest.raises(ValueError, match=r"suite must be one of cpu, .*, got 'gpu'"):
         read_cases("gpu", [], query_len=1, is_shuffled=False)
+
+
+def test_latents_are_measured_beside_the_same_forest_on_single_slots() -> None:
+    cases = set(read_cases("latent", [], query_len=1, is_shuffled=False))
+    single = [case for case in cases if case.page_size == 1]
+    assert {(case.spec, case.query_len) for case in single} == {
+        (spec, count) for spec in ("gla:128:2", "mla:128") for count in (1, 2)
+    }
+    assert {replace(case, page_size=64) for case in single} <= cases
+
+
+def test_a_lopsided_batch_of_latents_holds_as_many_tokens_as_the_even_one() -> None:
+    even, lopsided = (
+        Case.parse(text).forest(64) for text in ("16|5056", "15|1024+1|65536 page=64")
+    )
+    assert even.num_requests == lopsided.num_requests
+    assert even.num_unique_tokens == lopsided.num_unique_tokens
+    assert all(
+        any(case.startswith(text) for case in SUITES["latent"])
+        for text in ("16|5056 page=64", "15|1024+1|65536 page=64")
+    )
+
+
+@pytest.mark.parametrize("suite", ["latent", "latent-ranks", "latent-trees"])
+def test_a_suite_of_latents_names_specs_and_pages_itself(suite: str) -> None:
+    cases = [Case.parse(text) for text in SUITES[suite]]
+    assert all(case.spec is not None and AttentionSpec.parse(case.spec).tied for case in cases)
+    assert all(case.page_size is not None for case in cases)

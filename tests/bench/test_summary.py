@@ -65,6 +65,10 @@ def test_losses_are_against_the_better_of_fa3_and_sharing_off(measured: Row) -> 
     assert (summary.worst_alone.case, summary.worst_alone.other) == ("1|4", "apart")
     assert summary.worst_alone.times == pytest.approx(1.03)
     assert summarise([with_times(measured, "1|4", 103, fa3=400)]).worst_alone is None
+    latents = with_times(measured, "1|4", 103, apart=100)
+    latents = replace(latents, scores=(*latents.scores, Score(name="fa3-latent", us=90.0)))
+    worst = summarise([latents]).worst_alone
+    assert worst is not None and worst.other == "fa3-latent"
 
 
 def test_page_sizes_of_one_forest_are_compared(measured: Row) -> None:

@@ -16,6 +16,7 @@ from bough.bench.kernel import Row
 from bough.bench.machine import describe_run
 from bough.bench.plans import PlanRow
 from bough.bench.problem import Setup
+from bough.bench.ranks import RankRow
 from bough.bench.roofline import Rates
 from bough.bench.summary import Summary
 
@@ -25,7 +26,7 @@ class Report:
     """One run of a benchmark.
 
     Args:
-        benchmark: `kernel` or `plan`.
+        benchmark: `kernel`, `plan` or `ranks`.
         suite: the suite's name, None for workloads given by hand.
         settings: what all rows share, and where they were measured; plain JSON values.
         rows: the measurements.
@@ -35,7 +36,7 @@ class Report:
     benchmark: str
     suite: str | None
     settings: dict[str, Any]
-    rows: Sequence[Row] | Sequence[PlanRow]
+    rows: Sequence[Row] | Sequence[PlanRow] | Sequence[RankRow]
     summary: Summary | None = None
 
     def write(self, path: Path) -> None:
@@ -47,6 +48,18 @@ class Report:
         unfinished = path.with_name(f".{path.name}.unfinished")
         unfinished.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         os.replace(unfinished, path)
+
+
+def rank_settings(device: str, num_ranks: int, close_seconds: float) -> dict[str, Any]:
+    """Collect what all rows of `bough bench ranks` share.
+
+    Args:
+        device: `cuda` or `cpu`.
+        num_ranks: that shared each model.
+        close_seconds: that they took to end.
+    """
+    shared = {"ranks": num_ranks, "close_seconds": round(close_seconds, 3)}
+    return describe_run(torch.device(device)) | shared
 
 
 def run_settings(setup: Setup, rates: Rates | None) -> dict[str, Any]:

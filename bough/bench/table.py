@@ -7,6 +7,7 @@ from rich.text import Text
 
 from bough.bench.kernel import Row, Score, timed_names
 from bough.bench.plans import PlanRow
+from bough.bench.ranks import RankRow
 from bough.bench.summary import fa3_counted
 
 # So that no word of a named case is broken.
@@ -106,9 +107,28 @@ def plan_table(rows: list[PlanRow]) -> Table:
     return table
 
 
-def _new_table() -> Table:
+def rank_table(rows: list[RankRow]) -> Table:
+    """Return the rows of `bough bench ranks` as a table; KV bytes are a token's in one layer."""
+    table = _new_table("model")
+    titles = ("tokens\nequal", "KV bytes\nalone", "KV bytes\neach", "\npaper's")
+    for title in (*titles, "ms/step\nalone", "ms/step\ntogether"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            Text(f"{row.model} {row.dtype}"),
+            f"{row.num_equal} of {row.num_tokens}",
+            _number(row.kv_bytes_alone),
+            " ".join(_number(found) for found in row.kv_bytes),
+            _number(row.published_kv_bytes),
+            _number(row.step_ms_alone, 2),
+            _number(row.step_ms, 2),
+        )
+    return table
+
+
+def _new_table(subject: str = "workload") -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("\nworkload", overflow="fold", min_width=_CASE_WIDTH)
+    table.add_column(f"\n{subject}", overflow="fold", min_width=_CASE_WIDTH)
     return table
 
 

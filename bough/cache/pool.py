@@ -76,9 +76,9 @@ class KVPool:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the planes of all layers."""
-        num_tokens = self.num_pages * self.page_size
-        return self.num_layers * self.spec.kv_bytes(num_tokens, self.dtype.itemsize)
+        """Bytes of the storage of all layers' planes."""
+        planes = [kv if isinstance(kv, tuple) else (kv,) for kv in self._layers]
+        return sum(plane.untyped_storage().nbytes() for layer in planes for plane in layer)
 
     def layer(self, index: int) -> KV:
         """Hand out one layer's planes; they are the storage itself, not a copy.

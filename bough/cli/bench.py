@@ -9,6 +9,7 @@ from rich.console import Console
 
 from bough.cli.bench_kernel import kernel
 from bough.cli.bench_options import DTYPES, Json, PageSize, Spec, Suite, Workloads, read_setup
+from bough.cli.bench_ranks import ranks
 from bough.cli.errors import check_outputs
 
 if TYPE_CHECKING:
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
 bench = typer.Typer(
     no_args_is_help=True,
-    help="Measure attention and the planner: every contestant, the roofline beside each.",
+    help="Measure attention, the planner, and what ranks that share a model store.",
 )
 bench.command()(kernel)
+bench.command()(ranks)
 
 
 @bench.command()

@@ -9,12 +9,11 @@ from itertools import count
 import numpy as np
 from torch import Tensor
 
-from bough.cache.pool import KVPool
 from bough.cache.radix import RadixTree
 from bough.engine.batch import Batch
 from bough.engine.config import EngineConfig
 from bough.engine.detokenizer import Detokenizer
-from bough.engine.executor import Executor
+from bough.engine.executor import Executor, make_pool
 from bough.engine.outputs import RequestOutput
 from bough.engine.params import SamplingParams
 from bough.engine.prompts import Prompt, TokenPrompt, read_prompt
@@ -42,15 +41,9 @@ class Engine:
         self.tokenizer = tokenizer
         self.model_config = decoder.config
         self.max_model_len = config.model_len(decoder.config)
-        device, dtype = config.chosen_device, decoder.embed_tokens.weight.dtype
-        self._pool = KVPool(
-            decoder.spec,
-            num_layers=decoder.config.num_layers,
-            num_pages=config.pool_pages(decoder.config, dtype),
-            page_size=config.page_size,
-            dtype=dtype,
-            device=device.torch_device,
-        )
+        self._pool = make_pool(decoder, config)
+        # Of all layers, on this rank.
+        self._kv_token_bytes = self._pool.num_bytes // (self._pool.num_pages * config.page_size)
         self._tree = RadixTree(self._pool)
         self._scheduler = Scheduler(
             self._tree,
@@ -59,7 +52,8 @@ class Engine:
             max_num_batched_tokens=config.max_num_batched_tokens,
         )
         self._ranks = decoder.ranks
-        self._runner = Runner(Executor(decoder, self._pool, device), self._tree, self._ranks)
+        executor = Executor(decoder, self._pool, config.chosen_device)
+        self._runner = Runner(executor, self._tree, self._ranks)
         self._requests: dict[int, Request] = {}
         self._request_ids = count()
         self._seeds = np.random.default_rng(config.seed)
@@ -229,11 +223,6 @@ class Engine:
             reports = top_logprobs(logits[rows], chosen, [num_top[row] or 0 for row in rows])
             for row, report in zip(rows, reports, strict=True):
                 batch.samples[row].logprobs.append(report)
-
-    @property
-    def _kv_token_bytes(self) -> int:
-        """Bytes of one token's KV in all layers, on this rank."""
-        return self._pool.num_layers * self._pool.spec.kv_bytes(1, self._pool.dtype.itemsize)
 
     def _check_logits(self, batch: Batch, logits: Tensor) -> None:
         """Refuse to sample from what broken weights give; -inf for a token is no harm."""

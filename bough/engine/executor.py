@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bough.cache.pool import KVPool
 from bough.device import Device
+from bough.engine.config import EngineConfig
 from bough.forest import Forest
 from bough.layers.context import StepContext
 from bough.models.decoder import Decoder
@@ -30,6 +31,19 @@ class Step:
     forest: Forest
     token_ids: npt.NDArray[np.int64]
     slots: npt.NDArray[np.int64]
+
+
+def make_pool(decoder: Decoder, config: EngineConfig) -> KVPool:
+    """Make the storage for the KV of a model, or of this rank's share of it."""
+    dtype = decoder.embed_tokens.weight.dtype
+    return KVPool(
+        decoder.spec,
+        num_layers=decoder.config.num_layers,
+        num_pages=config.pool_pages(decoder.config, dtype),
+        page_size=config.page_size,
+        dtype=dtype,
+        device=config.chosen_device.torch_device,
+    )
 
 
 class Executor:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
-from bough.cache.pool import KVPool
 from bough.engine.config import EngineConfig
-from bough.engine.executor import Executor
+from bough.engine.executor import Executor, make_pool
 from bough.models.config import load_config
 from bough.models.decoder import Decoder
 from bough.models.load import load_model
@@ -102,9 +103,18 @@ def serve(device_type: str) -> None:
         run_steps(ranks.receive(), ranks)
         ranks.close()
     except ChildProcessError:
-        os._exit(LOST_OTHERS)  # a GPU that waits for the lost one's sum would hold up an exit
+        _leave(LOST_OTHERS)
     except (OSError, ValueError):
-        sys.exit(1)
+        _leave(1)
+    except Exception:
+        traceback.print_exc()
+        _leave(1)
+
+
+def _leave(exit_code: int) -> NoReturn:
+    """End at once: an orderly exit would wait for a GPU that waits for another one's sum."""
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def run_steps(assignment: Assignment, ranks: Ranks) -> None:
@@ -115,16 +125,14 @@ def run_steps(assignment: Assignment, ranks: Ranks) -> None:
         ChildProcessError: a rank is gone.
     """
     decoder, config = load_share(assignment, ranks)
-    assert config.num_pages is not None
-    device = config.chosen_device
-    pool = KVPool(
-        decoder.spec,
-        num_layers=decoder.config.num_layers,
-        num_pages=config.num_pages,
-        page_size=config.page_size,
-        dtype=decoder.embed_tokens.weight.dtype,
-        device=device.torch_device,
-    )
-    executor = Executor(decoder, pool, device)
+    follow_steps(Executor(decoder, make_pool(decoder, config), config.chosen_device), ranks)
+
+
+def follow_steps(executor: Executor, ranks: Ranks) -> None:
+    """Run this rank's share of every step that rank 0 sends, until it sends None.
+
+    Raises:
+        ChildProcessError: a rank is gone.
+    """
     while (step := ranks.receive()) is not None:
         executor.run(step)

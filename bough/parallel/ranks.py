@@ -10,7 +10,7 @@ the other ranks are ended with it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -115,6 +115,8 @@ class Ranks:
             yield
             self._check_fate()
         except BaseException as error:
+            if isinstance(error, RuntimeError) and self._processes is not None:
+                self._processes.await_fate()  # a GPU may notice a death before the system does
             self.abandon()
             if isinstance(error, Exception):
                 self._check_fate(error)  # what came of a death is not the news
@@ -126,9 +128,15 @@ class Ranks:
         """End the other ranks, which wait for work, or leave them; a second time does nothing."""
         if not self._is_open:
             return
-        if self.rank == 0 and (self._processes is None or self._processes.fate is None):
-            with suppress(ChildProcessError):  # that a rank is gone is no matter at the end
+        if self._processes is not None and self._processes.fate is not None:
+            self.abandon()
+            return
+        if self.rank == 0:
+            try:
                 self.send(None)
+            except ChildProcessError:  # that a rank is gone is no matter at the end
+                self.abandon()
+                return
         self._end(is_orderly=True)
 
     def abandon(self) -> None:
@@ -166,12 +174,15 @@ class Ranks:
 
     def _end(self, *, is_orderly: bool) -> None:
         self._is_open = False
-        if not is_orderly and dist.get_backend(self._data) == "nccl":
+        if is_orderly:
+            dist.destroy_process_group()  # all ranks at once: NCCL's leave together
+        elif dist.get_backend(self._data) == "nccl":
             assert self._data is not None
             self._data.abort()  # a sum that is under way may have nobody left to wait for
         if self._processes is not None:
             self._processes.end(is_orderly=is_orderly)
-        dist.destroy_process_group()
+        if not is_orderly:
+            dist.destroy_process_group()
 
 
 def shard_of(full: int, local: int, rank: int, size: int) -> slice:

@@ -60,11 +60,16 @@ def save_checkpoint(
 
     Args:
         folder: an existing folder.
-        decoder: one that `make_decoder` made.
+        decoder: of `shape`.
         shape: its sizes.
         tokenizer: its tokenizer.
     """
-    end_id = tokenizer.encode(END_OF_TEXT).ids[0]
+    save_model(folder, decoder, shape, tokenizer.encode(END_OF_TEXT).ids[0])
+    save_tokenizer(tokenizer, folder, shape.max_len)
+
+
+def save_model(folder: Path, decoder: Decoder, shape: ModelShape, end_id: int) -> None:
+    """Write what `save_checkpoint` does but for the tokenizer, whose end of text is `end_id`."""
     _write_json(folder / "config.json", config_values(shape, end_id))
     ends = {"bos_token_id": end_id, "eos_token_id": end_id}
     _write_json(folder / "generation_config.json", ends)
@@ -73,7 +78,6 @@ def save_checkpoint(
         for name, weight in checkpoint_tensors(decoder).items()
     }
     (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
-    save_tokenizer(tokenizer, folder, shape.max_len)
 
 
 def config_values(shape: ModelShape, end_id: int) -> dict[str, Any]:

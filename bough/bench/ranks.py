@@ -106,12 +106,16 @@ def follow(device_type: str) -> None:
     """Be one of the other ranks: serve model after model, and say what the KV of each takes."""
     ranks = join_ranks(device_type)
     while (assignment := ranks.receive()) is not None:
-        decoder, config = load_share(assignment, ranks)
-        before = _num_allocated()
-        pool = make_pool(decoder, config)
-        ranks.gather(_kv_bytes(pool.num_bytes, before, decoder.config))
-        follow_steps(Executor(decoder, pool, config.chosen_device), ranks)
+        _serve(assignment, ranks)
     ranks.close()
+
+
+def _serve(assignment: Assignment, ranks: Ranks) -> None:
+    decoder, config = load_share(assignment, ranks)
+    before = _num_allocated()
+    pool = make_pool(decoder, config)
+    ranks.gather(_kv_bytes(pool.num_bytes, before, decoder.config))
+    follow_steps(Executor(decoder, pool, config.chosen_device), ranks)
 
 
 def _run(assignment: Assignment, ranks: Ranks) -> _Outcome:

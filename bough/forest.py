@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bough.drafts import Words, newest_hidden_words, num_hidden
 from bough.expect import expect, expect_all
-from bough.page_trie import IntArray, PageTrie, int_array, read_page_table
+from bough.page_trie import IntArray, int_array, read_page_table
 from bough.tree_order import (
     Index,
     ancestor_jumps,
@@ -48,6 +49,8 @@ class Forest:
         query_node: [num_queries] node in which the query ends, -1 where it sees nothing.
         query_position: [num_queries] position of the query, -1 where it sees nothing.
         max_page: the largest page id that any node names, -1 for none.
+        query_hidden: [num_queries] which of the 63 tokens before it each query does not see, as
+            `bough.drafts` says; None where all are seen.
 
     Raises:
         ValueError: array lengths disagree, or a node or query points out of range.
@@ -65,6 +68,7 @@ class Forest:
     query_node: IntArray
     query_position: IntArray
     max_page: int
+    query_hidden: Words | None = None
 
     def __post_init__(self) -> None:
         expect(self.page_size >= 1, "page_size", "at least 1", self.page_size)
@@ -91,6 +95,9 @@ class Forest:
         begin = np.append(self.node_start, np.int32(-1))[self.query_node]
         is_met = (self.query_position >= begin) & (self.query_position < stop[self.query_node])
         expect_all(is_met, "query_position", "in its node, or -1", self.query_position)
+        if self.query_hidden is not None:
+            count = len(self.query_hidden)
+            expect(count == self.num_queries, "query_hidden", "one a query", count)
 
     @classmethod
     def from_page_table(
@@ -121,7 +128,22 @@ class Forest:
         """
         trie = read_page_table(page_table, seq_lens, page_size, query_lens)
         trie.check_page_ids(page_size, window, num_pages)
-        return cls._from_trie(trie, page_size)
+        start = trie.begin * np.int32(page_size)
+        query_indptr, query_node, query_position = trie.queries(page_size)
+        return cls(
+            page_size=page_size,
+            node_parent=trie.parent,
+            node_start=start,
+            node_len=trie.node_len(page_size),
+            node_first_slot=np.zeros_like(start),
+            node_page_start=trie.row.astype(np.int64) * trie.table.shape[1] + trie.begin,
+            node_num_pages=trie.end - trie.begin,
+            page_indices=trie.table.reshape(-1),
+            query_indptr=query_indptr,
+            query_node=query_node,
+            query_position=query_position,
+            max_page=int(trie.table.max(initial=-1)),
+        )
 
     @classmethod
     def from_nodes(
@@ -163,7 +185,7 @@ class Forest:
         indices = np.concatenate([*pages, np.zeros(0, dtype=np.int32)])
         expect_all(indices >= 0, "node_pages", "at least 0", indices)
         queries = int_array(query_node)
-        last = _at(start + length - 1, queries, -1)
+        last = np.append(start + length - 1, np.int32(-1))[queries]
         return cls(
             page_size=page_size,
             node_parent=parent,
@@ -182,6 +204,25 @@ class Forest:
             query_position=last if query_position is None else int_array(query_position),
             max_page=int(indices.max(initial=-1)),
         )
+
+    def with_drafts(self, parents: Sequence[npt.ArrayLike]) -> Forest:
+        """Let the newest queries of requests be draft trees, stored in order behind the others.
+
+        Args:
+            parents: for each request, [num_drafts] the draft that each of its drafts continues, by
+                index among them and before it, -1 for the token before all drafts; 64 at most.
+
+        Raises:
+            ValueError: a request has fewer queries, or a draft stands before its parent.
+        """
+        return replace(self, query_hidden=newest_hidden_words(parents, self.query_indptr))
+
+    @property
+    def rotary_position(self) -> IntArray:
+        """[num_queries] tokens that each query sees before itself; -1 where it sees nothing."""
+        if self.query_hidden is None:
+            return self.query_position
+        return self.query_position - num_hidden(self.query_hidden)
 
     @property
     def num_nodes(self) -> int:
@@ -257,41 +298,3 @@ class Forest:
     @cached_property
     def _jumps(self) -> list[Index]:
         return ancestor_jumps(self.node_parent)
-
-    @classmethod
-    def _from_trie(cls, trie: PageTrie, page_size: int) -> Forest:
-        start, end = trie.begin * np.int32(page_size), trie.end * np.int32(page_size)
-        stop = np.zeros_like(start)
-        ends = trie.node_of_row >= 0
-        np.maximum.at(stop, trie.node_of_row[ends], trie.seq_lens[ends])
-        stop = np.minimum(stop, end)
-        inner = trie.parent[trie.parent >= 0]
-        stop[inner] = end[inner]
-
-        query_indptr = np.zeros(len(trie.seq_lens) + 1, dtype=np.int32)
-        np.cumsum(trie.query_lens, out=query_indptr[1:])
-        request = np.repeat(np.arange(len(trie.seq_lens)), trie.query_lens)
-        back = query_indptr[1:][request] - np.arange(query_indptr[-1])
-        position = np.maximum(trie.seq_lens[request] - back, -1).astype(np.int32)
-        node = trie.node_of_row[request]
-        while (is_above := position < _at(start, node, -1)).any():
-            node = np.where(is_above, trie.parent[node], node)
-        return cls(
-            page_size=page_size,
-            node_parent=trie.parent,
-            node_start=start,
-            node_len=stop - start,
-            node_first_slot=np.zeros_like(start),
-            node_page_start=trie.row.astype(np.int64) * trie.table.shape[1] + trie.begin,
-            node_num_pages=trie.end - trie.begin,
-            page_indices=trie.table.reshape(-1),
-            query_indptr=query_indptr,
-            query_node=node,
-            query_position=position,
-            max_page=int(trie.table.max(initial=-1)),
-        )
-
-
-def _at(values: npt.NDArray[Any], node: IntArray, missing: int) -> npt.NDArray[Any]:
-    """Values of nodes, `missing` for node -1."""
-    return np.append(values, values.dtype.type(missing))[node]

@@ -65,6 +65,34 @@ class PageTrie:
             expected = "at least 0" if num_pages is None else f"from 0 to {num_pages - 1}"
             expect(False, f"page_table[{row}, {at}]", expected, table[row, at])
 
+    def node_len(self, page_size: int) -> IntArray:
+        """[num_nodes] tokens of each node: to its end, or that of the longest request in it."""
+        start, end = self.begin * np.int32(page_size), self.end * np.int32(page_size)
+        stop = np.zeros_like(start)
+        ends = self.node_of_row >= 0
+        np.maximum.at(stop, self.node_of_row[ends], self.seq_lens[ends])
+        stop = np.minimum(stop, end)
+        inner = self.parent[self.parent >= 0]
+        stop[inner] = end[inner]
+        return stop - start
+
+    def queries(self, page_size: int) -> tuple[IntArray, IntArray, IntArray]:
+        """Place the newest tokens of each request.
+
+        Returns:
+            query_indptr [num_requests + 1], query_node and query_position [num_queries].
+        """
+        indptr = np.zeros(len(self.seq_lens) + 1, dtype=np.int32)
+        np.cumsum(self.query_lens, out=indptr[1:])
+        request = np.repeat(np.arange(len(self.seq_lens)), self.query_lens)
+        back = indptr[1:][request] - np.arange(indptr[-1])
+        position = np.maximum(self.seq_lens[request] - back, -1).astype(np.int32)
+        start = np.append(self.begin * np.int32(page_size), np.int32(-1))
+        node = self.node_of_row[request]
+        while (is_above := position < start[node]).any():
+            node = np.where(is_above, self.parent[node], node)
+        return indptr, node, position
+
 
 def read_page_table(
     page_table: Any, seq_lens: Any, page_size: int, query_lens: Any = None

@@ -30,6 +30,7 @@ FLOORS = {
     "forest": 1,
     "page_trie": 1,
     "tree_order": 1,
+    "drafts": 1,
     "device": 1,
     "rates": 1,
     "parallel": 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from bough.drafts import hides
 from bough.forest import Forest
 from bough.kernels.backend import KV
 from bough.plan import Plan
@@ -67,7 +68,10 @@ def _visible_slots(forest: Forest, query: int, position: int, window: int | None
         begin, stop = max(first - start, 0), min(position + 1 - start, most)
         if slots:
             stop = min(stop, int(forest.node_len[node]))
-        token = np.arange(begin, max(begin, stop)) + forest.node_first_slot[node]
+        token = np.arange(begin, max(begin, stop))
+        if forest.query_hidden is not None:
+            token = token[~hides(forest.query_hidden[query], position - start - token)]
+        token += forest.node_first_slot[node]
         page = forest.page_indices[forest.node_page_start[node] + token // forest.page_size]
         slots.append(page.astype(np.int64) * forest.page_size + token % forest.page_size)
         node = above

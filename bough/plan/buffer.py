@@ -14,7 +14,7 @@ from bough.plan.tables import Arrays
 # Tables start at multiples of this many numbers: 16 bytes, as wide as a load can be.
 _ALIGNMENT = 4
 # Tables of 64-bit numbers.
-_WIDE = ("segment_page_start",)
+_WIDE = ("segment_page_start", "query_hidden")
 
 
 class TableBuffer:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from bough.drafts import Words
 from bough.forest import Forest
 from bough.plan.cost import CostModel
 from bough.plan.schedule import Schedule
-from bough.plan.segments import open_segments
 from bough.plan.tables import Arrays
 from bough.tree_order import Index, is_same
 
@@ -22,18 +22,23 @@ class Growth:
         forest: what the schedule was made for.
         schedule: the schedule.
         cost: the cost model that it was made with.
+        has_drafts: whether the tables say what is hidden from each query.
     """
 
-    def __init__(self, forest: Forest, schedule: Schedule, cost: CostModel) -> None:
+    def __init__(
+        self, forest: Forest, schedule: Schedule, cost: CostModel, has_drafts: bool
+    ) -> None:
         self.planned = forest
+        self._has_drafts = has_drafts
         node, begin = schedule.segment_node, schedule.segment_begin
-        can_grow = cost.spec.window is None
-        at = open_segments(forest, node, schedule.segment_stop, cost.max_tile_queries)
-        self._open = at if can_grow else at[:0]
+        at = _open_segments(forest, schedule)
+        self._open = at if cost.spec.window is None else at[:0]
         self.open_nodes = node[self._open]
-        self._allowance = np.zeros(forest.num_nodes, dtype=np.uint32)
         length = (schedule.segment_stop - begin)[self._open]
-        self._allowance[self.open_nodes] = np.maximum(length // 4, max(cost.device.kv_quantum, 64))
+        allowance = np.maximum(length // 4, max(cost.device.kv_quantum, 64)).astype(np.uint32)
+        self._allowance = np.zeros(forest.num_nodes, dtype=np.uint32)
+        # Tiles of one node have nearly as many tokens each; any of them says enough.
+        self._allowance[self.open_nodes] = allowance
 
         self._seeing: slice | Index = slice(None)
         if len(forest.subtree[0]) < forest.num_queries:
@@ -54,6 +59,8 @@ class Growth:
         """Whether requests end where they ended, in leaves of theirs that grew within allowance."""
         planned = self.planned
         if forest.page_size != planned.page_size:
+            return False
+        if forest.query_hidden is not None and not self._has_drafts:
             return False
         for name in _FIXED:
             if not is_same(getattr(forest, name), getattr(planned, name)):
@@ -81,12 +88,41 @@ class Growth:
         if has_more:
             self._reserve(forest)
         position: Arrays = {"query_position": forest.query_position}
+        position["query_hidden"] = self._hidden(forest)
         return self._segments() | position if has_moved or has_more else position
 
     def _segments(self) -> Arrays:
         return {"segment_page_start": self._page_start, "segment_len": self._segment_len}
 
+    def _hidden(self, forest: Forest) -> Words:
+        if forest.query_hidden is not None:
+            return forest.query_hidden
+        return np.zeros(forest.num_queries * self._has_drafts, dtype=np.int64)
+
     def _reserve(self, forest: Forest) -> None:
         """Let open segments reach to the end of their nodes' pages."""
         slots = forest.node_num_pages[self.open_nodes] * forest.page_size
         self._segment_len[self._open] = slots - self._first_slot[self._open]
+
+
+def _open_segments(forest: Forest, schedule: Schedule) -> Index:
+    """Segments that may grow with their node: those that end at their tile's newest query.
+
+    That is the tail of a node in which one request alone ends; where its queries take several
+    tiles, it is the tail that each of those sees.
+    """
+    node, num_segments = schedule.segment_node, schedule.tile_segment_indptr
+    own = forest.node_num_queries
+    _, begin, end = forest.subtree
+    is_open = end - begin == own
+    if own.max(initial=0) > 1:
+        first_query = forest.query_indptr[:-1]
+        first_query = first_query[forest.query_indptr[1:] > first_query]
+        ends = forest.query_node[first_query]
+        is_open &= np.bincount(ends + 1, minlength=forest.num_nodes + 1)[1:] == 1
+    is_open &= forest.node_visible_len == forest.node_len
+    newest = schedule.query_indices[schedule.tile_query_begin + schedule.tile_num_queries - 1]
+    tile = np.arange(schedule.num_tiles).repeat(num_segments[1:] - num_segments[:-1])
+    stop = forest.node_start[node] + schedule.segment_stop
+    ends_there = stop == forest.query_position[newest][tile] + 1
+    return (is_open[node] & ends_there).nonzero()[0]

@@ -100,7 +100,7 @@ class Plan:
     def num_tokens_read(self) -> int:
         """KV tokens that the tiles visit in each layer, each counted once per tile."""
         grown = self.forest.node_len - self._growth.planned.node_len
-        return self.schedule.num_tokens_read + int(grown.sum())
+        return self.schedule.num_tokens_read + int(grown[self._growth.open_nodes].sum())
 
     @property
     def num_launched_items(self) -> int:
@@ -138,8 +138,16 @@ class Plan:
         return describe(self.forest, self.schedule, self.cost)
 
     def _replan(self, forest: Forest) -> None:
+        has_drafts = forest.query_hidden is not None
+        if has_drafts and self.cost.spec.window is not None:
+            raise NotImplementedError(
+                f"draft trees take no window, got {self.cost.spec.window}; "
+                "what works: drafts one behind the other, which need no tree"
+            )
         schedule = make_schedule(forest, self.cost)
-        growth = Growth(forest, schedule, self.cost)
+        if self._capacity is not None:
+            has_drafts |= self._capacity.has_drafts
+        growth = Growth(forest, schedule, self.cost, has_drafts)
         if self._capacity is None:
             self._buffer = self._tables = None
         else:

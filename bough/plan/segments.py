@@ -73,26 +73,3 @@ def _chains(forest: Forest, tasks: Tasks, has_chain: npt.NDArray[np.bool_]) -> t
     link_node = np.concatenate(nodes_above[::-1])
     num_links = np.bincount(link_task, minlength=len(tasks.node))
     return num_links, link_node[argsort_small(link_task, len(tasks.node))]
-
-
-def open_segments(forest: Forest, node: Index, stop: Index, max_tile_queries: int) -> Index:
-    """Segments that may grow with their node: its tail, where one request alone ends there.
-
-    Its queries must fit one tile, so that all of them stand at the tail.
-
-    Args:
-        forest: the forest.
-        node: [num_segments] node of each segment.
-        stop: [num_segments] one past its last token, counted in the node.
-        max_tile_queries: most queries of a tile.
-    """
-    own = forest.node_num_queries
-    _, begin, end = forest.subtree
-    is_open = (end - begin == own) & (own <= max_tile_queries)
-    if own.max(initial=0) > 1:
-        first_query = forest.query_indptr[:-1]
-        first_query = first_query[forest.query_indptr[1:] > first_query]
-        ends = forest.query_node[first_query]
-        is_open &= np.bincount(ends + 1, minlength=forest.num_nodes + 1)[1:] == 1
-    is_open &= forest.node_visible_len == forest.node_len
-    return (is_open[node] & (stop == forest.node_len[node])).nonzero()[0]

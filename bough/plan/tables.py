@@ -38,6 +38,7 @@ class PlanCapacity:
         num_query_rows: queries of the tiles, counted once per block that holds them.
         num_partials: partials.
         num_pages: length of the forest's `page_indices`.
+        has_drafts: whether some queries may be drafts.
     """
 
     num_tiles: int
@@ -46,6 +47,7 @@ class PlanCapacity:
     num_query_rows: int
     num_partials: int
     num_pages: int
+    has_drafts: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -73,12 +75,13 @@ class PlanCapacity:
             "segment_page_start": self.num_segments,
             "segment_len": self.num_segments,
             "query_position": self.num_queries,
+            "query_hidden": self.num_queries * self.has_drafts,
         }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlanTables:
-    """What kernels read; int32 but for `segment_page_start` (int64).
+    """What kernels read; int32 but for `segment_page_start` and `query_hidden` (int64).
 
     Args:
         num_items: [1] entries of `items` in use.
@@ -100,6 +103,7 @@ class PlanTables:
         segment_len: [num_segments] tokens up to the end of the reserved pages where the segment
             may grow; a query sees those at or before its own position.
         query_position: [num_queries].
+        query_hidden: [num_queries] as in the forest; empty where no query is a draft.
         pages: physical page ids, the forest's `page_indices`.
     """
 
@@ -121,6 +125,7 @@ class PlanTables:
     segment_page_start: torch.Tensor
     segment_len: torch.Tensor
     query_position: torch.Tensor
+    query_hidden: torch.Tensor
     pages: torch.Tensor
 
 

@@ -29,14 +29,17 @@ from tests.kernels.compile_sm90 import (
 )
 
 KERNELS = {"narrow": attend_narrow, "wide": attend_wide, "halves": attend_halves}
-# Spec, whether pages hold whole blocks, dtype, and whether there are sinks.
+# Spec, whether pages hold whole blocks, dtype, whether there are sinks, and drafts.
 CASES = (
-    ("gla:128:2", True, "bf16", False),
-    ("gla:16:1", False, "fp16", True),
-    ("gla:64:4:128:32", True, "bf16", False),
-    ("mla:128", True, "bf16", False),
-    ("mla:16", True, "bf16", False),
-    ("mla:32", False, "bf16", False),
+    ("gla:128:2", True, "bf16", False, False),
+    ("gla:16:1", False, "fp16", True, False),
+    ("gla:64:4:128:32", True, "bf16", False, False),
+    ("mla:128", True, "bf16", False, False),
+    ("mla:16", True, "bf16", False, False),
+    ("mla:32", False, "bf16", False, False),
+    ("gla:128:2", False, "bf16", False, True),
+    ("mla:128", True, "bf16", False, True),
+    ("mla:32", False, "bf16", False, True),
 )
 
 
@@ -48,7 +51,9 @@ def boxes(columns: int, dtype: str) -> str:
     return f"tensordesc<{dtype}[{BLOCK_KV}, {columns}],{layout!r}>"
 
 
-def compile_latent(text: str, has_boxes: bool, dtype: str, has_sinks: bool) -> Any:
+def compile_latent(
+    text: str, has_boxes: bool, dtype: str, has_sinks: bool, has_drafts: bool
+) -> Any:
     """Compile as a launch would that finds every pointer and stride divisible by 16."""
     spec = AttentionSpec.parse(text)
     shape = choose_shape(spec, has_boxes)
@@ -58,7 +63,7 @@ def compile_latent(text: str, has_boxes: bool, dtype: str, has_sinks: bool) -> A
         "state_boxes": boxes(min(256, spec.v_dim), dtype),
         "rope_boxes": boxes(spec.rope_dim, dtype),
         "sinks_ptr": "*fp32",
-        "tables": tables_signature(),
+        "tables": tables_signature(has_drafts),
         "states": States(f"*{dtype}", "*fp32", "*fp32", "*fp32"),
         "scale": "fp32",
         "NUM_KV_HEADS": spec.num_kv_heads,
@@ -82,7 +87,9 @@ def compile_latent(text: str, has_boxes: bool, dtype: str, has_sinks: bool) -> A
             constants[(index,)] = kind
             continue
         for at, leaf in enumerate(kind) if isinstance(kind, tuple) else [(None, kind)]:
-            if leaf == "i32" or leaf.startswith("*"):
+            if leaf == "constexpr":
+                constants[(index, at)] = None
+            elif leaf == "i32" or leaf.startswith("*"):
                 path = (index,) if at is None else (index, at)
                 attributes[path] = [["tt.divisibility", 16]]
     source = GluonASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
@@ -103,7 +110,10 @@ def compile_merge(text: str, most_partials: int) -> Any:
 
 
 def main() -> None:
-    compiled = {" ".join(map(str, case)): compile_latent(*case) for case in CASES}
+    compiled = {
+        " ".join(map(str, case[:-1])) + " drafts" * case[-1]: compile_latent(*case)
+        for case in CASES
+    }
     for most in (2, 12, 128):
         compiled[f"merge of {most}"] = compile_merge("mla:128", most)
     with ThreadPoolExecutor(2) as pool:

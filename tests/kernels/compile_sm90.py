@@ -40,12 +40,15 @@ SPECS = (
 ITEMSIZE = {"bf16": 2, "fp16": 2, "fp32": 4}
 
 
-def tables_signature() -> TileTables:
-    names = {"segment_page_start": "*i64"}
+def tables_signature(has_drafts: bool) -> TileTables:
+    hidden = "*i64" if has_drafts else "constexpr"
+    names = {"segment_page_start": "*i64", "query_hidden": hidden}
     return TileTables(*(names.get(name, "*i32") for name in TileTables._fields))
 
 
-def attend_source(text: str, dtype: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+def attend_source(
+    text: str, dtype: str, has_drafts: bool
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     spec = AttentionSpec.parse(text)
     shape = tile_config(spec, Device.named("h100").tile_heights[-1], ITEMSIZE[dtype])
     signature = {
@@ -53,7 +56,7 @@ def attend_source(text: str, dtype: str) -> tuple[Any, dict[str, Any], dict[str,
         "key": Plane(f"*{dtype}", "i32", "i32", "i32"),
         "value": Plane(f"*{dtype}", "i32", "i32", "i32"),
         "sinks_ptr": "*fp32",
-        "tables": tables_signature(),
+        "tables": tables_signature(has_drafts),
         "states": States(f"*{dtype}", "*fp32", "*fp32", "*fp32"),
         "scale": "fp32",
     }
@@ -67,6 +70,7 @@ def attend_source(text: str, dtype: str) -> tuple[Any, dict[str, Any], dict[str,
             WINDOW=0,
             SOFTCAP=0.0,
             HAS_SINKS=False,
+            HAS_DRAFTS=has_drafts,
             PAGE_SIZE=16,
         ),
         "SMALL": shape.small,
@@ -106,7 +110,9 @@ def compile_kernel(kernel: Any, arguments: dict[str, Any], options: dict[str, An
             signature[name] = kind
             leaves = enumerate(kind) if isinstance(kind, tuple) else [(None, kind)]
             for at, leaf in leaves:
-                if leaf == "i32" or leaf.startswith("*"):
+                if leaf == "constexpr":
+                    constants[(index, at)] = None
+                elif leaf == "i32" or leaf.startswith("*"):
                     path = (index,) if at is None else (index, at)
                     attributes[path] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
@@ -136,7 +142,9 @@ def main() -> None:
     jobs = {}
     for text in SPECS:
         for dtype in ("bf16", "fp32"):
-            jobs[f"attend_tiles {text} {dtype}"] = attend_source(text, dtype)
+            jobs[f"attend_tiles {text} {dtype}"] = attend_source(text, dtype, has_drafts=False)
+    for text in ("gqa:32:8:128", "gta:32:8:128"):
+        jobs[f"attend_tiles {text} drafts"] = attend_source(text, "bf16", has_drafts=True)
     for text, most in (("gqa:32:8:128", 2), ("gqa:32:8:128", 40), ("mla:16", 40)):
         jobs[f"merge_states {text} of {most}"] = merge_source(text, most)
     compiled = {name: compile_kernel(*job) for name, job in jobs.items()}

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from bough.drafts import hides
 from bough.plan import Plan
 
 # Tiles of fewer bytes in fp32 are gathered and run together: a copy of them costs less than the
@@ -69,6 +70,7 @@ class _Tiles:
         self.num_queries = tables.tile_num_queries.numpy()[: self.num_tiles]
         self.queries = tables.query_indices.numpy().astype(np.int64)
         self.position = tables.query_position.numpy().astype(np.int64)
+        self.hidden = tables.query_hidden.numpy()
         self.partial_start = tables.tile_partial_start.numpy()[: self.num_tiles]
         self.query_num_tiles = tables.query_num_tiles.numpy()[: plan.forest.num_queries]
 
@@ -100,13 +102,15 @@ class _Tiles:
     def visible(
         self, query: Index, position: Index, is_token: npt.NDArray[np.bool_]
     ) -> torch.Tensor | None:
-        """Compare positions; None where every query sees every token."""
+        """Compare positions and what is hidden; None where every query sees every token."""
         at = self.position[query][:, :, None]
         key = position[:, None, :]
-        sees = (key <= at) & is_token[:, None, :]
+        is_seen = (key <= at) & is_token[:, None, :]
         if self.window is not None:
-            sees &= key > at - self.window
-        return None if sees.all() else torch.from_numpy(sees)
+            is_seen &= key > at - self.window
+        if len(self.hidden):
+            is_seen &= ~hides(self.hidden[query][:, :, None], at - key)
+        return None if is_seen.all() else torch.from_numpy(is_seen)
 
 
 def compile_program(plan: Plan) -> list[Batch]:

@@ -36,7 +36,7 @@ class States(NamedTuple):
 
 
 class TileTables(NamedTuple):
-    """The tables of `bough.plan.tables.PlanTables` that tiles read."""
+    """The tables of `bough.plan.tables.PlanTables` that tiles read; None for what is not there."""
 
     num_items: Any
     class_indptr: Any
@@ -54,13 +54,15 @@ class TileTables(NamedTuple):
     query_indices: Any
     query_num_tiles: Any
     query_position: Any
+    query_hidden: Any
     pages: Any
 
 
 class AttentionShape(NamedTuple):
     """What of an attention spec and its pages a kernel is compiled for.
 
-    ROPE_DIM is 0 for untied specs; WINDOW and SOFTCAP are 0 where there is none.
+    ROPE_DIM is 0 for untied specs; WINDOW and SOFTCAP are 0 where there is none. HAS_DRAFTS says
+    whether queries look up which of the tokens just before them they see.
     """
 
     NUM_KV_HEADS: int
@@ -71,6 +73,7 @@ class AttentionShape(NamedTuple):
     WINDOW: int
     SOFTCAP: float
     HAS_SINKS: bool
+    HAS_DRAFTS: bool
     PAGE_SIZE: int
 
 

@@ -29,7 +29,9 @@ def attend_heads(
     BLOCK_Q: tl.constexpr = BLOCK.BLOCK_Q
     NOPE_PAD: tl.constexpr = padded(SHAPE.NOPE_DIM)
     V_PAD: tl.constexpr = padded(SHAPE.V_DIM)
-    offs_row, mask_row, query, position, stop = find_rows(tables, tile, 0, num_rows, SHAPE, BLOCK_Q)
+    offs_row, mask_row, query, position, hidden, stop = find_rows(
+        tables, tile, 0, num_rows, SHAPE, BLOCK_Q
+    )
     q_row = queries.ptr + query * queries.stride_token
     first_segment = tl.load(tables.tile_segment_indptr + tile)
     last_segment = tl.load(tables.tile_segment_indptr + tile + 1) - 1
@@ -70,8 +72,8 @@ def attend_heads(
         if SHAPE.ROPE_DIM > 0:
             q_rope = load_rope(q_ptrs + SHAPE.NOPE_DIM, mask_row, SHAPE.ROPE_DIM)
         peak, total, acc = visit_block(
-            key, value, page, slot, origin + token, mask_kv, head, q, q_rope, position, scale, peak,
-            total, acc, SHAPE,
+            key, value, page, slot, origin + token, mask_kv, head, q, q_rope, position, hidden,
+            scale, peak, total, acc, SHAPE,
         )  # fmt: skip
 
         is_segment_over = low + BLOCK.BLOCK_KV >= num_tokens

@@ -68,7 +68,7 @@ def _attend_rows(
     BLOCK_Q: tl.constexpr = BLOCK.BLOCK_Q
     NOPE_PAD: tl.constexpr = padded(SHAPE.NOPE_DIM)
     V_PAD: tl.constexpr = padded(SHAPE.V_DIM)
-    offs_row, mask_row, query, position, stop = find_rows(
+    offs_row, mask_row, query, position, hidden, stop = find_rows(
         tables, tile, first_row, num_rows, SHAPE, BLOCK_Q
     )
     offs_nope = tl.arange(0, NOPE_PAD)
@@ -95,7 +95,7 @@ def _attend_rows(
         page_ptr = tables.pages + tl.load(tables.segment_page_start + segment)
         peak, total, acc = _attend_segment(
             key, value, page_ptr, first_slot, num_tokens, origin, head, q, q_rope, position,
-            scale, peak, total, acc, SHAPE, BLOCK,
+            hidden, scale, peak, total, acc, SHAPE, BLOCK,
         )  # fmt: skip
     store_states(
         sinks_ptr, tables, states, tile, head, query, offs_row, mask_row, peak, total, acc, SHAPE
@@ -114,6 +114,7 @@ def _attend_segment(
     q,
     q_rope,
     position,
+    hidden,
     scale,
     peak,
     total,
@@ -132,8 +133,8 @@ def _attend_segment(
         mask_kv = token < num_tokens
         slot = (first_slot + tl.minimum(token, last)) % SHAPE.PAGE_SIZE
         peak, total, acc = visit_block(
-            key, value, page, slot, origin + token, mask_kv, head, q, q_rope, position, scale, peak,
-            total, acc, SHAPE,
+            key, value, page, slot, origin + token, mask_kv, head, q, q_rope, position, hidden,
+            scale, peak, total, acc, SHAPE,
         )  # fmt: skip
         ahead = first_slot + tl.minimum(token + BLOCK.BLOCK_KV, last)
         page = tl.load(page_ptr + ahead // SHAPE.PAGE_SIZE)

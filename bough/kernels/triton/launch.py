@@ -23,8 +23,9 @@ def plane_of(plane: torch.Tensor) -> Plane:
 
 
 def tables_of(plan: Plan) -> TileTables:
-    """Take a plan's tables."""
-    return TileTables(*(getattr(plan.tables, name) for name in TileTables._fields))
+    """Take a plan's tables; what is hidden from queries only where there are drafts."""
+    tables = TileTables(*(getattr(plan.tables, name) for name in TileTables._fields))
+    return tables if len(plan.tables.query_hidden) else tables._replace(query_hidden=None)
 
 
 def shape_of(plan: Plan, *, has_sinks: bool) -> AttentionShape:
@@ -39,6 +40,7 @@ def shape_of(plan: Plan, *, has_sinks: bool) -> AttentionShape:
         WINDOW=spec.window or 0,
         SOFTCAP=spec.softcap or 0.0,
         HAS_SINKS=has_sinks,
+        HAS_DRAFTS=len(plan.tables.query_hidden) > 0,
         PAGE_SIZE=plan.forest.page_size,
     )
 

@@ -11,7 +11,9 @@ from bough.kernels.triton.softmax import LN_2, LOG2_E
 
 @triton.jit
 def find_rows(tables, tile, first_row, num_rows, SHAPE: tl.constexpr, BLOCK_Q: tl.constexpr):
-    """Find each row's query and the position up to which it sees, and how far the tile reads.
+    """Find each row's query, what it sees, and how far the tile reads.
+
+    What it sees is the position up to which it does, and which tokens before that are hidden.
 
     A row is one of the tile's queries at one query head of the group; `row // GROUP_SIZE` counts
     queries.
@@ -23,10 +25,13 @@ def find_rows(tables, tile, first_row, num_rows, SHAPE: tl.constexpr, BLOCK_Q: t
         tables.query_indices + begin + offs_row // SHAPE.GROUP_SIZE, mask=mask_row, other=0
     ).to(tl.int64)
     position = tl.load(tables.query_position + query, mask=mask_row, other=-1)
+    hidden = position
+    if SHAPE.HAS_DRAFTS:
+        hidden = tl.load(tables.query_hidden + query, mask=mask_row, other=0)
     # Of a tile's queries, the last sees as far into it as any other.
     newest = tl.load(tables.query_indices + begin + num_rows // SHAPE.GROUP_SIZE - 1)
     stop = tl.load(tables.query_position + newest) + 1
-    return offs_row, mask_row, query, position, stop
+    return offs_row, mask_row, query, position, hidden, stop
 
 
 @triton.jit

@@ -10,7 +10,7 @@ LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def weigh(score, at, mask_kv, position, scale, peak, total, SHAPE: tl.constexpr):
+def weigh(score, at, mask_kv, position, hidden, scale, peak, total, SHAPE: tl.constexpr):
     """Turn a block of scores into weights.
 
     Args:
@@ -18,6 +18,7 @@ def weigh(score, at, mask_kv, position, scale, peak, total, SHAPE: tl.constexpr)
         at: [tokens] positions.
         mask_kv: [tokens] which of them are there.
         position: [rows] the last position that each row sees.
+        hidden: [rows] which of the tokens before that it does not see, where there are drafts.
         scale: what products are multiplied by.
         peak: [rows] largest score so far.
         total: [rows] sum of weights so far.
@@ -33,9 +34,31 @@ def weigh(score, at, mask_kv, position, scale, peak, total, SHAPE: tl.constexpr)
     sees = mask_kv[None, :] & (at[None, :] <= position[:, None])
     if SHAPE.WINDOW > 0:
         sees = sees & (at[None, :] > position[:, None] - SHAPE.WINDOW)
+    if SHAPE.HAS_DRAFTS:
+        sees = sees & (_hides(hidden, position, at) == 0)
     score = tl.where(sees, score, float("-inf"))
     next_peak = tl.maximum(peak, tl.max(score, 1))
     base = tl.where(next_peak == float("-inf"), 0.0, next_peak)
     decay = tl.exp2(peak - base)
     weight = tl.exp2(score - base[:, None])
     return weight, decay, next_peak, total * decay + tl.sum(weight, 1)
+
+
+@triton.jit
+def _hides(hidden, position, at):
+    """[rows, tokens] whether the bit is set that stands for a token in a row's word.
+
+    Of each row's word the bits are taken that stand for the block's tokens, the last one's first:
+    so words of 64 bits are shifted once a row, and those of 32 once a score. Tokens behind a row's
+    position are for others to mask.
+    """
+    NUM_TOKENS: tl.constexpr = at.shape[0]
+    tl.static_assert(NUM_TOKENS <= 32)
+    last = tl.max(at)
+    back = position - last
+    bits = hidden.to(tl.uint64, bitcast=True)
+    older = bits >> tl.minimum(tl.maximum(back, 0), 63).to(tl.uint64)
+    older = tl.where(back < 64, older, 0)
+    newer = bits << tl.minimum(tl.maximum(-back, 0), 63).to(tl.uint64)
+    bits = tl.where(back >= 0, older, newer).to(tl.uint32)
+    return (bits[:, None] >> (last - at).to(tl.uint32)[None, :]) & 1

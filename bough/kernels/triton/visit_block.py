@@ -22,6 +22,7 @@ def visit_block(
     q,
     q_rope,
     position,
+    hidden,
     scale,
     peak,
     total,
@@ -47,7 +48,9 @@ def visit_block(
     if SHAPE.ROPE_DIM > 0:
         rope = load_rope(k_ptrs + SHAPE.NUM_KV_HEADS * SHAPE.V_DIM, mask_kv, SHAPE.ROPE_DIM)
         score = tl.dot(q_rope, tl.trans(rope), score, input_precision="ieee")
-    weight, decay, peak, total = weigh(score, at, mask_kv, position, scale, peak, total, SHAPE)
+    weight, decay, peak, total = weigh(
+        score, at, mask_kv, position, hidden, scale, peak, total, SHAPE
+    )
     v = tl.load(  # [BLOCK_KV, V_DIM padded]
         (v_ptrs + head * value.stride_head)[:, None] + offs_v[None, :],
         mask=mask_kv[:, None] & (offs_v < SHAPE.V_DIM)[None, :],

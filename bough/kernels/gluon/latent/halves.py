@@ -22,7 +22,7 @@ from bough.kernels.gluon.latent.rows import (
     load_queries,
     store_columns,
 )
-from bough.kernels.gluon.latent.softmax import mask_scores, score_block, weigh
+from bough.kernels.gluon.latent.softmax import mask_drafts, mask_scores, score_block, weigh
 from bough.kernels.gluon.latent.walk import find_work, segment_span
 
 
@@ -164,6 +164,9 @@ def _weigh_and_add(
                 first, end = segment_span(tables, segment, work.stop)
             clear = gl.minimum(work.oldest + 1, end)
             score = mask_scores(score, first, end, position, clear)
+            score = mask_drafts(
+                score, first, position, clear, tables, work, work.first_row, GROUP_SIZE
+            )
             weight, decay, peak, total = weigh(score, peak, total, scale_log2)
             weight16 = weight.to(dtype)
             gl.thread_barrier()

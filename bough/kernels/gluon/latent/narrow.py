@@ -21,7 +21,7 @@ from bough.kernels.gluon.latent.rows import (
     load_queries,
     store_columns,
 )
-from bough.kernels.gluon.latent.softmax import mask_scores, score_block, weigh
+from bough.kernels.gluon.latent.softmax import mask_drafts, mask_scores, score_block, weigh
 from bough.kernels.gluon.latent.walk import find_work, segment_span
 
 
@@ -177,6 +177,7 @@ def _attend(
         score = warpgroup_mma_wait(0, deps=[product])
         clear = gl.minimum(work.oldest + 1, end)
         score = mask_scores(score, first, end, position, clear)
+        score = mask_drafts(score, first, position, clear, tables, work, first_row, GROUP_SIZE)
         weight, _, peak, total = weigh(score, peak, total, scale_log2)
         weight16 = gl.convert_layout(weight.to(dtype), WEIGHT)
         last = 0
@@ -195,6 +196,7 @@ def _attend(
             mbarrier.arrive(buffers.turns.index(1 - CONSUMER), count=1)
             score = warpgroup_mma_wait(1, deps=[product])
             score = mask_scores(score, first, end, position, clear)
+            score = mask_drafts(score, first, position, clear, tables, work, first_row, GROUP_SIZE)
             weight, decay, peak, total = weigh(score, peak, total, scale_log2)
             acc = warpgroup_mma_wait(0, deps=[adding])
             mbarrier.arrive(buffers.empty.index(last), count=1)

@@ -6,6 +6,8 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import warpgroup_mma
 
+from bough.kernels.gluon.latent.rows import locate_rows
+
 
 @gluon.jit
 def score_block(q_nope, q_rope, buffers, stage, zeros):
@@ -27,6 +29,32 @@ def mask_scores(score, first, end, position, clear):
         offs_kv = gl.arange(0, score.shape[1], layout=COLUMNS)
         num_seen = gl.minimum(position + 1, end) - first
         score = gl.where(offs_kv[None, :] < num_seen[:, None], score, float("-inf"))
+    return score
+
+
+@gluon.jit
+def mask_drafts(score, first, position, clear, tables, work, first_row, GROUP_SIZE: gl.constexpr):
+    """Hide drafts from those that do not continue them, in a block not all below `clear`.
+
+    Blocks that hold drafts are few: words are looked up for each of them, rather than held in
+    registers for all.
+    """
+    if tables.query_hidden is not None and first + score.shape[1] > clear:
+        query, _, mask_row = locate_rows(
+            tables, work, first_row, GROUP_SIZE, gl.SliceLayout(1, score.type.layout)
+        )
+        hidden = gl.load(tables.query_hidden + query, mask=mask_row, other=0)
+        # Shifted so that the highest bit stands for the block's first token.
+        back = position - first - 63
+        older = hidden.to(gl.uint64, bitcast=True) >> gl.maximum(back, 0).to(gl.uint64)
+        newer = hidden << gl.minimum(gl.maximum(-back, 0), 63).to(gl.int64)
+        bits = gl.where(back > 0, older.to(gl.int64, bitcast=True), newer)
+        bits = gl.where(back > 63, 0, bits)
+        left = (bits >> 32).to(gl.int32)
+        right = bits.to(gl.int32)
+        offs_kv = gl.arange(0, score.shape[1], layout=gl.SliceLayout(0, score.type.layout))
+        half = gl.where((offs_kv < 32)[None, :], left[:, None], right[:, None])
+        score = gl.where((half << (offs_kv % 32)[None, :]) < 0, float("-inf"), score)
     return score
 
 

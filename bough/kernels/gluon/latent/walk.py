@@ -12,7 +12,8 @@ from triton.experimental.gluon import language as gl
 class Work(NamedTuple):
     """One program's share: rows of a tile on one stored head, over the tile's segments.
 
-    Positions are those of requests; `stop` is one past the newest query's, `oldest` the oldest's.
+    Positions are those of requests; `stop` is one past the newest query's, and all queries see
+    those up to `oldest`: the oldest query's, or what no draft hides.
     """
 
     tile: Any
@@ -56,6 +57,8 @@ def find_work(
     num_before = gl.maximum(num_rows // GROUP_SIZE - 1, 0)
     last = gl.load(tables.query_indices + query_begin + num_before)
     oldest = gl.load(tables.query_position + first)
+    if tables.query_hidden is not None:
+        oldest -= 64
     stop = gl.load(tables.query_position + last) + 1
     first_segment = gl.load(tables.tile_segment_indptr + tile)
     last_segment = gl.load(tables.tile_segment_indptr + tile + 1)

@@ -21,7 +21,7 @@ from bough.kernels.gluon.latent.rows import (
     locate_rows,
     store_columns,
 )
-from bough.kernels.gluon.latent.softmax import weigh
+from bough.kernels.gluon.latent.softmax import mask_drafts, weigh
 from bough.kernels.gluon.latent.walk import find_work, segment_span, segment_tokens
 
 
@@ -226,6 +226,9 @@ def _weigh_blocks(
                     num_seen = gl.minimum(position + 1, end) - first
                     sees = (offs_kv[None, :] < num_seen[:, None]) & (offs_kv >= low)[None, :]
                     score = gl.where(sees, score, float("-inf"))
+                    score = mask_drafts(
+                        score, first, position, first, tables, work, work.first_row, GROUP_SIZE
+                    )
                 weight, decay, peak, total = weigh(score, peak, total, scale_log2)
                 weight16 = weight.to(dtype)
                 if (low > 0) | (high < BLOCK_KV):

@@ -12,6 +12,8 @@ import typer
 
 from bough.expect import expect
 
+_PICTURES = (".pdf", ".png", ".svg")
+
 
 @contextmanager
 def refusing_bad_input() -> Iterator[None]:
@@ -41,7 +43,8 @@ def check_outputs(*, json: Path | None = None, png: Path | None = None) -> None:
     """Make the folders of output files, and refuse what could not be written, before the work.
 
     Raises:
-        ValueError: a path is a folder, or `png` is given and matplotlib is not installed.
+        ValueError: a path is a folder, or `png` is given and matplotlib is not installed or does
+            not know its suffix.
         OSError: a folder cannot be made.
     """
     if png is not None and find_spec("matplotlib") is None:
@@ -50,6 +53,8 @@ def check_outputs(*, json: Path | None = None, png: Path | None = None) -> None:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             expect(not path.is_dir(), "output", "a file, not a folder", path)
+    if png is not None:
+        expect(png.suffix in _PICTURES, "--png", f"a file in {', '.join(_PICTURES)}", png)
 
 
 def _refuse(what: str, exit_code: int = 2) -> None:

@@ -60,9 +60,9 @@ def generate(
         str | None, _engine("float32, bfloat16 or float16; if not given, the model's.")
     ] = None,
     page_size: Annotated[int, _engine("Tokens in a page of KV.")] = 16,
-    kv_pages: Annotated[int | None, _engine("Pages of KV.")] = None,
+    num_pages: Annotated[int | None, _engine("Pages of KV.")] = None,
     kv_memory: Annotated[
-        str | None, _engine("Memory for KV in place of --kv-pages, such as 4GB.")
+        str | None, _engine("Memory for KV in place of --num-pages, such as 4GB.")
     ] = None,
     max_num_seqs: Annotated[int, _engine("Most samples that run at once.")] = 256,
     max_num_batched_tokens: Annotated[int, _engine("Most tokens of one step.")] = 2048,
@@ -133,7 +133,7 @@ def generate(
                 "tensor_parallel_size": tp,
                 "dtype": dtype,
                 "page_size": page_size,
-                "num_pages": kv_pages,
+                "num_pages": num_pages,
                 "kv_bytes": None if kv_memory is None else parse_bytes(kv_memory),
                 "max_num_seqs": max_num_seqs,
                 "max_num_batched_tokens": max_num_batched_tokens,

@@ -61,6 +61,8 @@ class EngineConfig:
             expect(is_met, field.name, f"a whole number of at least {least}", repr(value))
         is_either = self.num_pages is None or self.kv_bytes is None
         expect(is_either, "kv_bytes", "None where num_pages is given", self.kv_bytes)
+        is_device = self.device is None or isinstance(self.device, Device | str)
+        expect(is_device, "device", "a name or a Device", repr(self.device))
         is_dtype = self.dtype is None or self.dtype in (*DTYPES, *DTYPES.values())
         expect(is_dtype, "dtype", f"one of {', '.join(DTYPES)}", repr(self.dtype))
 

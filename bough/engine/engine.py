@@ -95,6 +95,7 @@ class Engine:
         Raises:
             ValueError: it cannot, whatever else is under way; the message says why, in one line.
         """
+        expect(isinstance(params, SamplingParams), "params", "SamplingParams", repr(params))
         vocab_size = self.model_config.vocab_size
         read = read_prompt(prompt, self.tokenizer, vocab_size)
         expect(

@@ -15,6 +15,7 @@ from bough.engine.outputs import RequestOutput
 from bough.engine.params import SamplingParams
 from bough.engine.prompts import Prompt, TokenPrompt, as_list
 from bough.engine.worker import load_on_ranks
+from bough.expect import expect
 from bough.models.tokenizer import load_tokenizer
 
 Message = Mapping[str, Any]
@@ -138,6 +139,8 @@ class LLM(Engine):
         """
         if self.tokenizer is None:
             raise ValueError("chat must be for a model with a tokenizer, got one without")
+        is_list = isinstance(messages, Sequence) and not isinstance(messages, str | bytes)
+        expect(is_list, "messages", "a list of messages, or of such lists", repr(messages))
         is_one = all(isinstance(message, Mapping) for message in messages)
         prompts: list[Prompt] = []
         for chat in [messages] if is_one else messages:

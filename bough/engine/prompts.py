@@ -57,9 +57,15 @@ def read_prompt(prompt: Prompt, tokenizer: Tokenizer | None, vocab_size: int) ->
 
 
 def as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """Tell a single prompt from a list of prompts; a list of whole numbers is one prompt."""
+    """Tell a single prompt from a list of prompts; a list of whole numbers is one prompt.
+
+    Raises:
+        ValueError: it is neither.
+    """
     if isinstance(prompts, str | Mapping):
         return [prompts]
+    is_list = isinstance(prompts, Sequence) and not isinstance(prompts, bytes)
+    expect(is_list, "prompts", "a prompt or a list of prompts", repr(prompts))
     if prompts and all(isinstance(item, int) for item in prompts):
         return [prompts]  # type: ignore[list-item]
     return list(prompts)  # type: ignore[arg-type]

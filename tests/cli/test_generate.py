@@ -44,7 +44,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     "options",
     [
         pytest.param(["--page-size", 1], id="page-size-1"),
-        pytest.param(["--page-size", 16, "--kv-pages", 7], id="preempted"),
+        pytest.param(["--page-size", 16, "--num-pages", 7], id="preempted"),
         pytest.param(["--page-size", 64, "--max-num-batched-tokens", 20], id="chunked"),
     ],
 )
@@ -176,7 +176,7 @@ def test_text_for_a_model_without_a_tokenizer_is_a_bad_line(tmp_path: Path) -> N
         (["--seed", -1], "seed must be"),
         (["--page-size", 0], "page_size must be"),
         (["--page-size", 10**12], "page_size must be small enough"),
-        (["--kv-pages", 10**15], "num_pages must be at most"),
+        (["--num-pages", 10**15], "num_pages must be at most"),
         (["--kv-memory", "much"], "size must be like 4GB"),
         (["--device", "abacus"], "device must be"),
         pytest.param(["--device", "cuda"], "device must be cpu where", marks=WITHOUT_GPU),

@@ -17,6 +17,7 @@ from bough.cli.app import main
         (["--suite", "quality", "--seed", "1"], "--seed must be left out with --suite, got 1"),
         (["--suite", "quality", "--only", "none"], "only must be one of mla, gla-2, "),
         (["--only", "mla"], "--only must be left out with no --suite, got ['mla']"),
+        (["--png", "losses.bmp"], "--png must be a file in .pdf, .png, .svg, got losses.bmp"),
         (["--device", "abacus"], "device must be cpu"),
         (["--steps", "0"], "steps must be positive or left out, got 0"),
     ],

@@ -24,6 +24,7 @@ from bough.engine.llm import LLM
         ({"page_size": 10**12}, "page_size must be small enough for free memory, got"),
         ({"dtype": "int8"}, "dtype must be one of .*, got 'int8'"),
         ({"max_model_len": 9999}, "max_model_len must be at most the model's context 512, got"),
+        ({"device": 3}, "device must be a name or a Device, got 3"),
         ({"device": "abacus"}, "device must be one of .*, got 'abacus'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,21 @@ def test_a_bad_prompt_is_named_and_loses_nothing(llm: LLM, prompt: Any, message:
         llm.add_request(prompt, GREEDY)
     assert not llm.has_unfinished
     assert len(llm.generate(["the leaf", "the tree"], GREEDY)) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda llm: llm.generate(3), "prompts must be a prompt or a list of prompts, got 3"),
+        (lambda llm: llm.stream(b"x"), "prompts must be a prompt or a list of prompts, got b'x'"),
+        (lambda llm: llm.generate("x", 3), r"prompts\[0\]: params must be SamplingParams, got 3"),
+        (lambda llm: llm.add_request("x", {"n": 2}), "params must be SamplingParams, got {'n': 2}"),
+        (lambda llm: llm.chat(3), "messages must be a list of messages, or of such lists, got 3"),
+    ],
+)
+def test_another_type_is_named(llm: LLM, call: Callable[[LLM], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        call(llm)
 
 
 def test_what_can_never_fit_the_pool_is_refused(model: Path) -> None:

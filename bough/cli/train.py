@@ -12,6 +12,7 @@ from rich.table import Table
 from bough.cli.errors import check_outputs
 
 if TYPE_CHECKING:
+    from bough.train.quality import Suite
     from bough.train.summary import Summary
 
 Seed = Annotated[int | None, typer.Option(help="Of the initial weights; 0 if left out.")]
@@ -33,6 +34,13 @@ def train(
     only: Annotated[
         list[str] | None,
         typer.Option(help="With --suite, a variant to train. May be given several times."),
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --suite, a config to train once, by name or as a .toml file, in place of "
+            "the suite's own. May be given several times."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     minutes: Annotated[
@@ -66,6 +74,8 @@ def train(
         bough train out/mine --source src --steps 500 --overwrite
 
         bough train out/quality --suite quality --png out/quality.png
+
+        bough train out/other --suite quality --steps 1200 --variant mla --variant mine.toml
     """
     given: dict[str, Any] = {
         "config": config,
@@ -78,9 +88,15 @@ def train(
     check_outputs(png=png)
     if suite is not None:
         _refuse("--suite", given)
-        _train_suite(suite, output, only or [], steps, device, png)
+        from bough.train.quality import Suite, variants_of
+
+        own = variants_of(suite)
+        variants = dict.fromkeys(variant, 1) if variant else own
+        settings = Suite(output=output, variants=variants, steps=steps, device=device)
+        _train_suite(settings, only or [], png)
         return
-    _refuse("no --suite", {"only": only} if only else {})
+    of_suites = {"only": only, "variant": variant}
+    _refuse("no --suite", {name: value for name, value in of_suites.items() if value})
     given |= {"steps": steps} if steps is not None else {}
     given |= {"device": device} if device is not None else {}
     _train_one(given.pop("config", "tiny"), output, given, png)
@@ -110,21 +126,11 @@ def _train_one(config: str, output: Path, changes: dict[str, Any], png: Path | N
     )
 
 
-def _train_suite(
-    suite: str,
-    output: Path,
-    only: list[str],
-    steps: int | None,
-    device: str | None,
-    png: Path | None,
-) -> None:
-    from bough.expect import expect
-    from bough.train.quality import VARIANTS, Suite, run_suite
+def _train_suite(suite: Suite, only: list[str], png: Path | None) -> None:
+    from bough.train.quality import run_suite
     from bough.train.summary import gaps, plot_quality, summarize
 
-    expect(suite == "quality", "suite", "quality", repr(suite))
-    settings = Suite(output=output, variants=VARIANTS, steps=steps, device=device)
-    runs = run_suite(settings, only=only)["runs"]
+    runs = run_suite(suite, only=only)["runs"]
     if png is not None:
         plot_quality(runs, png)
     console = Console()

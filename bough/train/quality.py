@@ -42,6 +42,16 @@ TOKENIZER_CHARS = 30_000_000
 BYTES_PER_ELEMENT = 2
 
 
+def variants_of(suite: str) -> Mapping[str, int]:
+    """Return the config files of a suite, and how many seeds each is trained from.
+
+    Raises:
+        ValueError: there is no such suite.
+    """
+    expect(suite == "quality", "suite", "quality", repr(suite))
+    return VARIANTS
+
+
 @dataclass(frozen=True, kw_only=True)
 class Suite:
     """Which runs there are and where they go.
@@ -94,8 +104,10 @@ def run_suite(suite: Suite, *, only: Collection[str] = ()) -> dict[str, Any]:
         the contents of `quality.json`, which is written too: `data` and `runs`.
 
     Raises:
-        ValueError: `only` names no variant of the suite, or the device or the packages are missing.
+        ValueError: `only` names no variant of the suite, a variant is no config or does not fit
+            the others, or the device or the packages are missing.
     """
+    _check(suite)
     for name in only:
         expect(name in suite.variants, "only", f"one of {', '.join(suite.variants)}", repr(name))
     device = resolve_device(suite.device)
@@ -110,6 +122,20 @@ def run_suite(suite: Suite, *, only: Collection[str] = ()) -> dict[str, Any]:
     results = {"data": data, "runs": runs}
     _write_json(suite.output / "quality.json", results)
     return results
+
+
+def _check(suite: Suite) -> None:
+    """See that all runs can read the same tokens, and that each leaves a file of its own."""
+    names = [Path(variant).stem for variant in suite.variants]
+    is_unique = len(set(names)) == len(names)
+    expect(is_unique, "variants", "of different names", ", ".join(names))
+    configs = [suite.config(variant, 0) for variant in suite.variants]
+    for config, name in zip(configs, names, strict=True):
+        found, wanted = (
+            (one.shape.vocab_size, one.seq_len, one.steps) for one in (config, configs[0])
+        )
+        what = f"vocab_size, seq_len and steps of {name}"
+        expect(found == wanted, what, f"{wanted}, as those of {names[0]}", found)
 
 
 def _result(suite: Suite, variant: str, seed: int) -> dict[str, Any] | None:

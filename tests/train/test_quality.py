@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,6 +87,21 @@ def test_a_result_of_other_settings_is_refused(suite: Suite) -> None:
 def test_an_unknown_variant_is_refused(suite: Suite) -> None:
     with pytest.raises(ValueError, match="only must be one of"):
         run_suite(suite, only=["mla"])
+
+
+def test_variants_that_do_not_fit_each_other_are_refused_before_any_work(
+    suite: Suite, tmp_path: Path
+) -> None:
+    other = tmp_path / "gqa-4.toml"
+    other.write_text('base = "tiny"\nseq_len = 64\n[shape]\nvocab_size = 300\n')
+    empty = replace(suite, output=tmp_path / "out")
+    with pytest.raises(ValueError, match="variants must be of different names, got gqa-4, gqa-4"):
+        run_suite(replace(empty, variants={"gqa-4": 1, str(other): 1}))
+    with pytest.raises(ValueError, match=r"steps of gqa-4 must be \(300, 32, 4\), as those of gta"):
+        run_suite(replace(empty, variants={list(suite.variants)[1]: 1, str(other): 1}))
+    with pytest.raises(ValueError, match="config must be one of"):
+        run_suite(replace(empty, variants={"none": 1}))
+    assert not empty.output.exists()
 
 
 def test_a_perplexity_is_the_mean_of_its_runs() -> None:

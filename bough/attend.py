@@ -7,8 +7,9 @@ from importlib import import_module
 
 import torch
 
-from bough.kernels.backend import KV, Backend
+from bough.kernels.backend import Backend
 from bough.kernels.gluon.latent.config import refusal
+from bough.kv import KV, QuantizedKV, expect_kv, row_shapes, tensors_of
 from bough.plan import Plan
 from bough.spec import AttentionSpec
 
@@ -37,7 +38,7 @@ def attend(
             already applied.
         kv: untied, `(k, v)`, each [num_pages, page_size, num_kv_heads, dim]; tied, one tensor
             [num_pages, page_size, num_kv_heads * v_dim + rope_dim]. Any strides, the last axis
-            contiguous.
+            contiguous. Or a `bough.kv.QuantizedKV`, in fp8.
         plan: the schedule, made for the same spec, device and page size.
         sinks: [num_q_heads] logits of the attention sinks, where the spec has them.
         backend: `cpu`, `triton`, `gluon` or `reference`; by the device of `q` when None, and on
@@ -52,48 +53,44 @@ def attend(
         NotImplementedError: no backend serves this device or dtype.
     """
     spec = plan.cost.spec
-    _check_kv(kv, spec, plan)
+    _check_kv(kv, plan)
     _check_q(q, kv, plan)
     if spec.sinks != (sinks is not None):
         raise ValueError(f"sinks must be {'given' if spec.sinks else 'None'} for this spec")
     if sinks is not None and sinks.shape != (spec.num_q_heads,):
         raise ValueError(f"sinks must be [{spec.num_q_heads}], got {list(sinks.shape)}")
-    return _backend(backend or _preferred(q, spec), q.device).attend(q, kv, plan, sinks)
+    return _backend(backend or _preferred(q, kv, spec), q.device).attend(q, kv, plan, sinks)
 
 
 def store_kv(kv: KV, new: KV, slots: torch.Tensor, *, backend: str | None = None) -> None:
     """Write the KV of new tokens into their slots.
 
     Args:
-        kv: a layer's planes, as in `attend`.
-        new: rows of new tokens, [num_tokens, ...] with the planes' last axes.
+        kv: a layer's planes, as in `attend`; rows for a `QuantizedKV` are quantised on the way.
+        new: rows of new tokens, [num_tokens, ...] with the last axes of 16-bit planes.
         slots: [num_tokens] int64 `page * page_size + slot in page`, -1 for a token not to store.
         backend: `cpu`, `triton` or `reference`; by the planes' device when None.
 
     Raises:
         ValueError: shapes do not match, or a slot lies outside the planes.
     """
-    planes = kv if isinstance(kv, tuple) else (kv,)
-    rows = new if isinstance(new, tuple) else (new,)
-    if len(planes) != len(rows):
-        raise ValueError(f"new must be {len(planes)} tensors, got {len(rows)}")
-    for plane, values in zip(planes, rows, strict=True):
-        expected = (len(slots), *plane.shape[2:])
-        if values.shape != expected:
-            raise ValueError(f"new must be {list(expected)}, got {list(values.shape)}")
-    most = planes[0].shape[0] * planes[0].shape[1]
-    if (
-        planes[0].device.type == "cpu"
-        and len(slots)
-        and not -1 <= slots.min() <= slots.max() < most
-    ):
+    plane, rows, shapes = tensors_of(kv)[0], tensors_of(new), row_shapes(kv)
+    if isinstance(new, QuantizedKV) or len(shapes) != len(rows):
+        found = "a QuantizedKV" if isinstance(new, QuantizedKV) else len(rows)
+        raise ValueError(f"new must be {len(shapes)} tensors, got {found}")
+    for values, shape in zip(rows, shapes, strict=True):
+        if values.shape != (len(slots), *shape):
+            expected = [len(slots), *shape]
+            raise ValueError(f"new must be {expected}, got {list(values.shape)}")
+    most = plane.shape[0] * plane.shape[1]
+    if plane.device.type == "cpu" and len(slots) and not -1 <= slots.min() <= slots.max() < most:
         raise ValueError(f"slots must be from -1 to {most - 1}, got {slots.tolist()}")
-    _backend(backend, planes[0].device).store_kv(kv, new, slots)
+    _backend(backend, plane.device).store_kv(kv, new, slots)
 
 
-def _preferred(q: torch.Tensor, spec: AttentionSpec) -> str | None:
+def _preferred(q: torch.Tensor, kv: KV, spec: AttentionSpec) -> str | None:
     """Name the backend written for a spec and a card; None where any of the device's will do."""
-    if q.device.type != "cuda":
+    if q.device.type != "cuda" or isinstance(kv, QuantizedKV):
         return None
     capability = torch.cuda.get_device_capability(q.device)
     return "gluon" if refusal(spec, q.dtype, capability) is None else None
@@ -114,27 +111,13 @@ def _load(name: str) -> Backend:
     return getattr(import_module(module), backend)()
 
 
-def _check_kv(kv: KV, spec: AttentionSpec, plan: Plan) -> None:
-    num_planes = len(kv) if isinstance(kv, tuple) else 0
-    if num_planes != (0 if spec.tied else 2):
-        wanted_kv = "one tensor" if spec.tied else "a tuple (k, v)"
-        found = f"a tuple of {num_planes}" if num_planes else type(kv).__name__
-        raise ValueError(f"kv must be {wanted_kv} for this spec, got {found}")
-    expected: list[tuple[int, ...]] = [(spec.elements_per_token,)]
-    if not spec.tied:
-        expected = [(spec.num_kv_heads, spec.nope_dim), (spec.num_kv_heads, spec.v_dim)]
-    planes = kv if isinstance(kv, tuple) else (kv,)
-    page_size = plan.forest.page_size
-    for plane, tail in zip(planes, expected, strict=True):
-        if plane.shape[1:] != (page_size, *tail):
-            wanted = ["num_pages", page_size, *tail]
-            raise ValueError(f"kv must be {wanted}, got {list(plane.shape)}")
-        if plane.stride(-1) != 1:
-            raise ValueError(f"kv must be contiguous in its last axis, got {plane.stride()}")
-        if plan.forest.max_page >= len(plane):
-            raise ValueError(
-                f"kv must hold page {plan.forest.max_page} of the forest, got {len(plane)} pages"
-            )
+def _check_kv(kv: KV, plan: Plan) -> None:
+    expect_kv(kv, plan.cost.spec, plan.forest.page_size)
+    num_pages = min(len(plane) for plane in tensors_of(kv))
+    if plan.forest.max_page >= num_pages:
+        raise ValueError(
+            f"kv must hold page {plan.forest.max_page} of the forest, got {num_pages} pages"
+        )
 
 
 def _check_q(q: torch.Tensor, kv: KV, plan: Plan) -> None:
@@ -146,9 +129,8 @@ def _check_q(q: torch.Tensor, kv: KV, plan: Plan) -> None:
         raise NotImplementedError(
             f"q of {q.dtype} has no backend; what works: float32, float16, bfloat16"
         )
-    planes = kv if isinstance(kv, tuple) else (kv,)
     wanted = torch.device(plan.cost.device.torch_device).type
-    for name, tensor in (("q", q), *(("kv", plane) for plane in planes)):
+    for name, tensor in (("q", q), *(("kv", plane) for plane in tensors_of(kv))):
         if tensor.device.type != wanted:
             raise ValueError(f"{name} must be on {wanted}, as its plan, got {tensor.device}")
     if q.device.type == "cpu" and q.isnan().any():

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 
 from bough.expect import expect
 
+# Scales of a token and stored head where numbers have one byte, a byte each: one word.
+NUM_SCALES = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionSpec:
@@ -171,8 +174,18 @@ class AttentionSpec:
         return self.num_kv_heads * stored_dim + self.rope_dim
 
     def kv_bytes(self, num_tokens: int, itemsize: int) -> int:
-        """Bytes that `num_tokens` stored tokens take in one layer, at `itemsize` bytes a number."""
-        return num_tokens * self.elements_per_token * itemsize
+        """Bytes that `num_tokens` stored tokens take in one layer, at `itemsize` bytes a number.
+
+        At one byte they are a `QuantizedKV`: scales count, and the rotary key has 16 bits.
+        """
+        num_bytes = self.elements_per_token * itemsize
+        if itemsize == 1:
+            num_bytes += self.num_kv_heads * NUM_SCALES + self.rope_bytes(1) - self.rope_dim
+        return num_tokens * num_bytes
+
+    def rope_bytes(self, itemsize: int) -> int:
+        """Bytes of a stored token's rotary key where others take `itemsize` bytes a number."""
+        return self.rope_dim * max(2, itemsize)
 
     def qo_bytes(self, num_queries: int, itemsize: int) -> int:
         """Bytes of the queries read and the outputs written in one layer."""

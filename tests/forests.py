@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bough.device import Device
 from bough.forest import Forest
-from bough.kernels.backend import KV
+from bough.kv import KV
 from bough.plan import Plan
 from bough.plan.tables import PlanTables
 from bough.spec import AttentionSpec

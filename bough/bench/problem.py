@@ -9,10 +9,11 @@ import numpy.typing as npt
 import torch
 
 from bough.bench.cases import Case
-from bough.cache.pool import KV, KVPool
+from bough.cache.pool import KVPool
 from bough.device import Device
 from bough.expect import expect
 from bough.forest import Forest
+from bough.kv import KV
 from bough.spec import AttentionSpec
 
 

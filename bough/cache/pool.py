@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
 
 from bough.expect import expect
+from bough.fp8 import FP8
+from bough.kv import KV, QuantizedKV, new_plane
 from bough.spec import AttentionSpec
-
-KV = tuple[Tensor, Tensor] | Tensor
 
 
 class PoolExhausted(RuntimeError):
@@ -36,11 +35,12 @@ class KVPool:
         num_layers: layers.
         num_pages: pages of each layer.
         page_size: slots per page; a slot holds one token.
-        dtype: floating type of the planes.
+        dtype: floating type of the planes; `torch.float8_e4m3fn` for a `QuantizedKV` a layer.
         device: where the planes live, as torch writes it.
 
     Raises:
-        ValueError: a size is below 1, or the dtype is not a floating type.
+        ValueError: a size is below 1, the dtype is not a floating type, or fp8 has no room for
+            the scales of the spec's rows.
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class KVPool:
         sizes = {"num_layers": num_layers, "num_pages": num_pages, "page_size": page_size}
         for name, size in sizes.items():
             expect(size >= 1, name, "at least 1", size)
-        expect(dtype.is_floating_point, "dtype", "a floating type", dtype)
+        is_met = dtype.is_floating_point and (dtype.itemsize > 1 or dtype == FP8)
+        expect(is_met, "dtype", f"{FP8} or a wider floating type", dtype)
         self.spec = spec
         self.num_layers = num_layers
         self.num_pages = num_pages
@@ -86,7 +87,7 @@ class KVPool:
         Returns:
             Untied specs: (k, v), `[num_pages, page_size, num_kv_heads, nope_dim]` and
             `[num_pages, page_size, num_kv_heads, v_dim]`. Tied specs: one tensor
-            `[num_pages, page_size, num_kv_heads * v_dim + rope_dim]`.
+            `[num_pages, page_size, num_kv_heads * v_dim + rope_dim]`. In fp8, a `QuantizedKV`.
         """
         return self._layers[index]
 
@@ -150,16 +151,13 @@ class KVPool:
 
     def _new_layer(self, device: torch.device) -> KV:
         spec, grid = self.spec, (self.num_pages, self.page_size)
+        if self.dtype == FP8:
+            return QuantizedKV.empty(spec, *grid, device)
         if spec.tied:
             return torch.empty(*grid, spec.elements_per_token, dtype=self.dtype, device=device)
-        return self._new_plane(spec.nope_dim, device), self._new_plane(spec.v_dim, device)
-
-    def _new_plane(self, dim: int, device: torch.device) -> Tensor:
-        heads, grid = self.spec.num_kv_heads, (self.num_pages, self.page_size)
-        if device.type == "cpu":
-            plane = torch.empty(heads, *grid, dim, dtype=self.dtype)
-            return plane.permute(1, 2, 0, 3)  # [num_pages, page_size, num_kv_heads, dim]
-        return torch.empty(*grid, heads, dim, dtype=self.dtype, device=device)
+        dims = (spec.nope_dim, spec.v_dim)
+        key, value = (new_plane(spec.num_kv_heads, grid, dim, self.dtype, device) for dim in dims)
+        return key, value
 
     def _choose_runs(self, num_pages: int) -> list[int]:
         """Return the first run that is long enough, else the longest ones that are together.

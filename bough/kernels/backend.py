@@ -1,4 +1,4 @@
-"""What every backend provides, and the words that they share."""
+"""What every backend provides."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from typing import Protocol
 
 import torch
 
+from bough.kv import KV
 from bough.plan import Plan
-
-# Untied: keys and values, each [num_pages, page_size, num_kv_heads, dim]. Tied: one tensor
-# [num_pages, page_size, num_kv_heads * v_dim + rope_dim], a token's states, then its rotary key.
-KV = tuple[torch.Tensor, torch.Tensor] | torch.Tensor
 
 
 class Backend(Protocol):

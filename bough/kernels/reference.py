@@ -7,7 +7,7 @@ import torch
 
 from bough.drafts import hides
 from bough.forest import Forest
-from bough.kernels.backend import KV
+from bough.kv import KV, plain_rows, rows_to_store, tensors_of
 from bough.plan import Plan
 from bough.spec import AttentionSpec
 
@@ -48,9 +48,7 @@ class ReferenceBackend:
 
     def store_kv(self, kv: KV, new: KV, slots: torch.Tensor) -> None:
         """Write token by token."""
-        planes = kv if isinstance(kv, tuple) else (kv,)
-        rows = new if isinstance(new, tuple) else (new,)
-        for plane, values in zip(planes, rows, strict=True):
+        for plane, values in rows_to_store(kv, new):
             for token, slot in enumerate(slots.tolist()):
                 if slot >= 0:
                     plane[slot // plane.shape[1], slot % plane.shape[1]] = values[token]
@@ -82,12 +80,12 @@ def _rows(
     kv: KV, spec: AttentionSpec, slots: torch.Tensor, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Keys [num_tokens, num_kv_heads, qk_dim] and values [num_tokens, num_kv_heads, v_dim]."""
-    plane = kv[0] if isinstance(kv, tuple) else kv
-    page, slot = slots // plane.shape[1], slots % plane.shape[1]
-    if isinstance(kv, tuple):
-        key, value = (half[page, slot].to(dtype) for half in kv)
-        return key, value
-    row = kv[page, slot].to(dtype)
+    planes = tensors_of(kv)
+    page, slot = slots // planes[0].shape[1], slots % planes[0].shape[1]
+    rows = [row.to(dtype) for row in plain_rows(kv, [plane[page, slot] for plane in planes])]
+    if len(rows) == 2:
+        return rows[0], rows[1]
+    row = rows[0]
     value = row[:, : spec.num_kv_heads * spec.v_dim].unflatten(1, (-1, spec.v_dim))
     rope = row[:, None, spec.num_kv_heads * spec.v_dim :].expand(-1, spec.num_kv_heads, -1)
     return torch.cat([value[..., : spec.nope_dim], rope], dim=-1), value

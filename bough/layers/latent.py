@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from bough.attend import attend, store_kv
-from bough.cache.pool import KV
 from bough.expect import expect
+from bough.kv import KV
 from bough.layers.context import StepContext
 from bough.layers.linear import FusedLinear, GroupedLinear
 from bough.layers.norm import GroupedRMSNorm

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from bough.attend import attend, store_kv
-from bough.cache.pool import KV
+from bough.kv import KV
 from bough.layers.context import StepContext
 from bough.layers.linear import FusedLinear
 from bough.layers.rope import Rotation, rotate

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bough.cache.pool import KV
+from bough.kv import KV
 from bough.layers.context import StepContext
 from bough.layers.grouped import GroupedAttention
 from bough.layers.latent import LatentAttention

@@ -46,7 +46,7 @@ class CostModel:
     Args:
         spec: the attention variant.
         device: rates and fixed costs.
-        itemsize: bytes of a stored number.
+        itemsize: bytes of a stored number; 1 for fp8 with its scales.
     """
 
     spec: AttentionSpec
@@ -76,9 +76,9 @@ class CostModel:
     @cached_property
     def _per_token(self) -> float:
         # Each head split reads the shared rotary key of tied specs on its own.
-        shared_again = (self.num_head_splits - 1) * self.spec.rope_dim
         itemsize = max(self.itemsize, self.device.min_itemsize)
-        stored = (self.spec.elements_per_token + shared_again) * itemsize
+        shared_again = (self.num_head_splits - 1) * self.spec.rope_bytes(itemsize)
+        stored = self.spec.kv_bytes(1, itemsize) + shared_again
         return stored * self.device.num_workers / self.device.bandwidth
 
     @cached_property

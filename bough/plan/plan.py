@@ -211,7 +211,8 @@ def make_plan(
         device: the machine whose rates and fixed costs count.
         capacity: sizes of buffers that must keep their addresses; None lets them follow the
             forest.
-        itemsize: bytes of a stored number; 4 on a CPU and 2 elsewhere when None.
+        itemsize: bytes of a stored number, 1 for fp8 with its scales; 4 on a CPU and 2 elsewhere
+            when None.
 
     Raises:
         PlanCapacityError: the schedule does not fit the capacity.

@@ -19,11 +19,18 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from bough.device import Device
-from bough.kernels.triton.arguments import AttentionShape, Plane, Queries, States, TileTables
+from bough.kernels.triton.arguments import (
+    AttentionShape,
+    Plane,
+    Queries,
+    States,
+    Stored,
+    TileTables,
+)
 from bough.kernels.triton.attend_tiles import attend_tiles
 from bough.kernels.triton.config import merge_block, tile_config
 from bough.kernels.triton.merge_states import merge_states
-from bough.spec import AttentionSpec
+from bough.spec import NUM_SCALES, AttentionSpec
 
 SPECS = (
     "gqa:32:8:64",
@@ -37,7 +44,7 @@ SPECS = (
     "gla:32:2",
     "mla:16",
 )
-ITEMSIZE = {"bf16": 2, "fp16": 2, "fp32": 4}
+ITEMSIZE = {"bf16": 2, "fp32": 4, "fp8e4nv": 1}
 
 
 def tables_signature(has_drafts: bool) -> TileTables:
@@ -49,15 +56,15 @@ def tables_signature(has_drafts: bool) -> TileTables:
 def attend_source(
     text: str, dtype: str, has_drafts: bool
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    spec = AttentionSpec.parse(text)
+    spec, is_fp8 = AttentionSpec.parse(text), dtype == "fp8e4nv"
     shape = tile_config(spec, Device.named("h100").tile_heights[-1], ITEMSIZE[dtype])
+    names = ("fp8e4nv", "i16", "bf16", "i32") if is_fp8 else (dtype,) * 4
     signature = {
-        "queries": Queries(f"*{dtype}", "i32", "i32"),
-        "key": Plane(f"*{dtype}", "i32", "i32", "i32"),
-        "value": Plane(f"*{dtype}", "i32", "i32", "i32"),
+        "queries": Queries("*fp16" if is_fp8 else f"*{dtype}", "i32", "i32"),
+        "kv": Stored(*(Plane(f"*{name}", "i32", "i32", "i32") for name in names)),
         "sinks_ptr": "*fp32",
         "tables": tables_signature(has_drafts),
-        "states": States(f"*{dtype}", "*fp32", "*fp32", "*fp32"),
+        "states": States("*bf16" if is_fp8 else f"*{dtype}", "*fp32", "*fp32", "*fp32"),
         "scale": "fp32",
     }
     constants = {
@@ -72,6 +79,8 @@ def attend_source(
             HAS_SINKS=False,
             HAS_DRAFTS=has_drafts,
             PAGE_SIZE=16,
+            IS_FP8=is_fp8,
+            VALUE_SCALE=0 if spec.tied else NUM_SCALES // 2,
         ),
         "SMALL": shape.small,
         "BLOCK": shape.block,
@@ -99,6 +108,13 @@ def merge_source(text: str, most: int) -> tuple[Any, dict[str, Any], dict[str, A
     return merge_states, arguments, {"num_warps": 4}
 
 
+def leaves_of(kind: Any, path: tuple[int, ...]) -> list[tuple[tuple[int, ...], str]]:
+    """Types of an argument's numbers and pointers, with their places in it."""
+    if not isinstance(kind, tuple):
+        return [(path, kind)]
+    return [leaf for at, part in enumerate(kind) for leaf in leaves_of(part, (*path, at))]
+
+
 def compile_kernel(kernel: Any, arguments: dict[str, Any], options: dict[str, Any]) -> Any:
     """Compile as a launch would that finds every pointer and stride divisible by 16."""
     signature, constants, attributes = {}, {}, {}
@@ -108,12 +124,10 @@ def compile_kernel(kernel: Any, arguments: dict[str, Any], options: dict[str, An
             constants[(index,)] = kind
         else:
             signature[name] = kind
-            leaves = enumerate(kind) if isinstance(kind, tuple) else [(None, kind)]
-            for at, leaf in leaves:
+            for path, leaf in leaves_of(kind, (index,)):
                 if leaf == "constexpr":
-                    constants[(index, at)] = None
+                    constants[path] = None
                 elif leaf == "i32" or leaf.startswith("*"):
-                    path = (index,) if at is None else (index, at)
                     attributes[path] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
@@ -141,7 +155,7 @@ def assemble(compiled: Any) -> dict[str, int]:
 def main() -> None:
     jobs = {}
     for text in SPECS:
-        for dtype in ("bf16", "fp32"):
+        for dtype in ("bf16", "fp32", "fp8e4nv"):
             jobs[f"attend_tiles {text} {dtype}"] = attend_source(text, dtype, has_drafts=False)
     for text in ("gqa:32:8:128", "gta:32:8:128"):
         jobs[f"attend_tiles {text} drafts"] = attend_source(text, "bf16", has_drafts=True)

@@ -13,7 +13,7 @@ import torch
 from bough.attend import attend, store_kv
 from bough.device import Device
 from bough.forest import Forest
-from bough.kernels.backend import KV
+from bough.kv import KV
 from bough.plan import Plan, PlanCapacity, make_plan
 from bough.spec import AttentionSpec
 from bough.workloads import forest_from_text

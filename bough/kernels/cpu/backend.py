@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import torch
 
-from bough.kernels.backend import KV
 from bough.kernels.cpu.planes import Planes, Rows
 from bough.kernels.cpu.program import Batch, Read, compile_program
+from bough.kv import KV, rows_to_store
 from bough.plan import Plan
 from bough.spec import AttentionSpec
 
@@ -57,9 +57,7 @@ class CpuBackend:
         """Scatter rows into pages; tokens with slot -1 are left out."""
         is_stored = slots >= 0
         slots = slots[is_stored]
-        planes = kv if isinstance(kv, tuple) else (kv,)
-        rows = new if isinstance(new, tuple) else (new,)
-        for plane, values in zip(planes, rows, strict=True):
+        for plane, values in rows_to_store(kv, new):
             page, slot = slots // plane.shape[1], slots % plane.shape[1]
             plane[page, slot] = values[is_stored].to(plane.dtype)
 

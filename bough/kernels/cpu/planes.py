@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from bough.kernels.backend import KV
+from bough.kv import KV, plain_rows, tensors_of
 from bough.spec import AttentionSpec
 
 
@@ -34,7 +34,8 @@ class Planes:
 
     def __init__(self, kv: KV, spec: AttentionSpec) -> None:
         self._spec = spec
-        self._planes = kv if isinstance(kv, tuple) else (kv,)
+        self._kv = kv
+        self._planes = tensors_of(kv)
         self._flat = [_flat(plane) for plane in self._planes]
 
     def read(self, slots: torch.Tensor | slice) -> Rows:
@@ -44,12 +45,13 @@ class Planes:
             slots: [n, num_tokens] slots, or a slice of consecutive slots (then n is 1).
         """
         parts = [
-            _select(plane, flat, slots).float()
+            _select(plane, flat, slots)
             for plane, flat in zip(self._planes, self._flat, strict=True)
         ]
-        if len(parts) == 2:
-            return Rows(parts[0].movedim(2, 0), None, parts[1].movedim(2, 0))
-        states, rope = parts[0].split(
+        rows = [row.float() for row in plain_rows(self._kv, parts)]
+        if len(rows) == 2:
+            return Rows(rows[0].movedim(2, 0), None, rows[1].movedim(2, 0))
+        states, rope = rows[0].split(
             [self._spec.num_kv_heads * self._spec.v_dim, self._spec.rope_dim], dim=-1
         )
         value = states.unflatten(-1, (self._spec.num_kv_heads, self._spec.v_dim)).movedim(2, 0)

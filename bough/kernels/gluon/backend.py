@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from bough.kernels.backend import KV
 from bough.kernels.gluon.latent.config import merge_block, refusal
 from bough.kernels.gluon.latent.launch import launch_latents
 from bough.kernels.triton.backend import TritonBackend
 from bough.kernels.triton.launch import launch_merge, new_states
+from bough.kv import KV
 from bough.plan import Plan
 from bough.spec import AttentionSpec
 
@@ -35,7 +35,7 @@ def _checked(q: torch.Tensor, kv: KV, plan: Plan) -> torch.Tensor:
     reason = refusal(spec, q.dtype, torch.cuda.get_device_capability(q.device))
     if reason is None and not plan.cost.device.is_split_by_head and spec.num_kv_heads > 1:
         reason = f"takes plans split by head, got one for {plan.cost.device.name}"
-    if isinstance(kv, tuple) or kv.dtype != q.dtype:
+    if not isinstance(kv, torch.Tensor) or kv.dtype != q.dtype:
         reason = reason or "takes q and kv of one dtype"
     elif kv.data_ptr() % 16 or any(step % 8 for step in kv.stride()[:2]):
         reason = reason or f"takes rows that start at multiples of 16 bytes, got {kv.stride()}"

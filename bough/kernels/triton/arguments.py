@@ -14,6 +14,19 @@ class Plane(NamedTuple):
     stride_head: Any
 
 
+class Stored(NamedTuple):
+    """One layer's planes. The rotary keys have one head; in fp8, values are words of two columns
+    and scales words of four exponents.
+
+    A plane that a spec does not have is never read; any other stands in its place.
+    """
+
+    key: Any
+    value: Any
+    rope: Any
+    scales: Any
+
+
 class Queries(NamedTuple):
     """Query rows [num_queries, num_q_heads, qk_dim], the last axis contiguous."""
 
@@ -62,7 +75,8 @@ class AttentionShape(NamedTuple):
     """What of an attention spec and its pages a kernel is compiled for.
 
     ROPE_DIM is 0 for untied specs; WINDOW and SOFTCAP are 0 where there is none. HAS_DRAFTS says
-    whether queries look up which of the tokens just before them they see.
+    whether queries look up which of the tokens just before them they see. VALUE_SCALE is the place
+    of the first scale of a value among a token's four.
     """
 
     NUM_KV_HEADS: int
@@ -75,6 +89,8 @@ class AttentionShape(NamedTuple):
     HAS_SINKS: bool
     HAS_DRAFTS: bool
     PAGE_SIZE: int
+    IS_FP8: bool
+    VALUE_SCALE: int
 
 
 class BlockShape(NamedTuple):

@@ -6,15 +6,15 @@ import triton
 import triton.language as tl
 
 from bough.kernels.triton.padding import padded
-from bough.kernels.triton.rows import find_rows, load_rope, store_states
+from bough.kernels.triton.quantized import in_ones
+from bough.kernels.triton.rows import find_rows, load_columns, store_states
 from bough.kernels.triton.visit_block import visit_block
 
 
 @triton.jit
 def attend_heads(
     queries,
-    key,
-    value,
+    kv,
     sinks_ptr,
     tables,
     states,
@@ -27,7 +27,6 @@ def attend_heads(
 ):
     """Visit every (head, segment, block) in one loop, so that loads run ahead from head to head."""
     BLOCK_Q: tl.constexpr = BLOCK.BLOCK_Q
-    NOPE_PAD: tl.constexpr = padded(SHAPE.NOPE_DIM)
     V_PAD: tl.constexpr = padded(SHAPE.V_DIM)
     offs_row, mask_row, query, position, hidden, stop = find_rows(
         tables, tile, 0, num_rows, SHAPE, BLOCK_Q
@@ -45,8 +44,8 @@ def attend_heads(
     peak = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
     acc = tl.zeros([BLOCK_Q, V_PAD], tl.float32)
+    unit = 0
     offs_kv = tl.arange(0, BLOCK.BLOCK_KV)
-    offs_nope = tl.arange(0, NOPE_PAD)
     head = first_head
     segment = first_segment
     low = 0
@@ -63,28 +62,25 @@ def attend_heads(
         slot = (first_slot + tl.minimum(token, last)) % SHAPE.PAGE_SIZE
         q_head = head * SHAPE.GROUP_SIZE + offs_row % SHAPE.GROUP_SIZE
         q_ptrs = q_row + q_head * queries.stride_head
-        q = tl.load(  # [BLOCK_Q, NOPE_PAD]
-            q_ptrs[:, None] + offs_nope[None, :],
-            mask=mask_row[:, None] & (offs_nope < SHAPE.NOPE_DIM)[None, :],
-            other=0.0,
-        )
+        q = load_columns(q_ptrs, mask_row, SHAPE.NOPE_DIM)  # [BLOCK_Q, NOPE_DIM padded]
         q_rope = q
         if SHAPE.ROPE_DIM > 0:
-            q_rope = load_rope(q_ptrs + SHAPE.NOPE_DIM, mask_row, SHAPE.ROPE_DIM)
-        peak, total, acc = visit_block(
-            key, value, page, slot, origin + token, mask_kv, head, q, q_rope, position, hidden,
-            scale, peak, total, acc, SHAPE,
+            q_rope = load_columns(q_ptrs + SHAPE.NOPE_DIM, mask_row, SHAPE.ROPE_DIM)
+        peak, total, acc, unit = visit_block(
+            kv, page, slot, origin + token, mask_kv, head, q, q_rope, position, hidden, scale,
+            peak, total, acc, unit, SHAPE,
         )  # fmt: skip
 
         is_segment_over = low + BLOCK.BLOCK_KV >= num_tokens
         is_head_over = is_segment_over & (segment == last_segment)
         if is_head_over:
             store_states(
-                sinks_ptr, tables, states, tile, head, query, offs_row, mask_row, peak, total, acc,
-                SHAPE,
+                sinks_ptr, tables, states, tile, head, query, offs_row, mask_row, peak, total,
+                in_ones(acc, unit, SHAPE), SHAPE,
             )  # fmt: skip
         # A peak of -inf wipes the states: they shrink to nothing against the next head's.
         peak = tl.where(is_head_over, float("-inf"), peak)
+        unit = tl.where(is_head_over, 0, unit)
         # Where the next block lies is looked up a block ahead, so that its rows need not wait.
         low = tl.where(is_segment_over, 0, low + BLOCK.BLOCK_KV)
         segment = tl.where(is_head_over, first_segment, segment + is_segment_over.to(tl.int32))

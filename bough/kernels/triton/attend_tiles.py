@@ -7,15 +7,15 @@ import triton.language as tl
 
 from bough.kernels.triton.attend_heads import attend_heads
 from bough.kernels.triton.padding import padded
-from bough.kernels.triton.rows import find_rows, load_rope, store_states
+from bough.kernels.triton.quantized import in_ones
+from bough.kernels.triton.rows import find_rows, load_columns, store_states
 from bough.kernels.triton.visit_block import visit_block
 
 
 @triton.jit
 def attend_tiles(
     queries,
-    key,
-    value,
+    kv,
     sinks_ptr,
     tables,
     states,
@@ -39,12 +39,12 @@ def attend_tiles(
         if num_rows <= SMALL.BLOCK_Q:
             if first_row == 0:
                 attend_heads(
-                    queries, key, value, sinks_ptr, tables, states, scale, tile, head, num_rows,
+                    queries, kv, sinks_ptr, tables, states, scale, tile, head, num_rows,
                     SHAPE, SMALL,
                 )  # fmt: skip
         elif first_row < num_rows:
             _attend_rows(
-                queries, key, value, sinks_ptr, tables, states, scale, tile, head, first_row,
+                queries, kv, sinks_ptr, tables, states, scale, tile, head, first_row,
                 num_rows, SHAPE, BLOCK,
             )  # fmt: skip
 
@@ -52,8 +52,7 @@ def attend_tiles(
 @triton.jit
 def _attend_rows(
     queries,
-    key,
-    value,
+    kv,
     sinks_ptr,
     tables,
     states,
@@ -66,26 +65,21 @@ def _attend_rows(
     BLOCK: tl.constexpr,
 ):
     BLOCK_Q: tl.constexpr = BLOCK.BLOCK_Q
-    NOPE_PAD: tl.constexpr = padded(SHAPE.NOPE_DIM)
     V_PAD: tl.constexpr = padded(SHAPE.V_DIM)
     offs_row, mask_row, query, position, hidden, stop = find_rows(
         tables, tile, first_row, num_rows, SHAPE, BLOCK_Q
     )
-    offs_nope = tl.arange(0, NOPE_PAD)
     q_head = head * SHAPE.GROUP_SIZE + offs_row % SHAPE.GROUP_SIZE
     q_ptrs = queries.ptr + query * queries.stride_token + q_head * queries.stride_head
-    q = tl.load(  # [BLOCK_Q, NOPE_PAD]
-        q_ptrs[:, None] + offs_nope[None, :],
-        mask=mask_row[:, None] & (offs_nope < SHAPE.NOPE_DIM)[None, :],
-        other=0.0,
-    )
+    q = load_columns(q_ptrs, mask_row, SHAPE.NOPE_DIM)  # [BLOCK_Q, NOPE_DIM padded]
     q_rope = q
     if SHAPE.ROPE_DIM > 0:
-        q_rope = load_rope(q_ptrs + SHAPE.NOPE_DIM, mask_row, SHAPE.ROPE_DIM)
+        q_rope = load_columns(q_ptrs + SHAPE.NOPE_DIM, mask_row, SHAPE.ROPE_DIM)
 
     peak = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
     acc = tl.zeros([BLOCK_Q, V_PAD], tl.float32)
+    unit = 0
     first_segment = tl.load(tables.tile_segment_indptr + tile)
     last_segment = tl.load(tables.tile_segment_indptr + tile + 1)
     for segment in range(first_segment, last_segment):
@@ -93,19 +87,19 @@ def _attend_rows(
         num_tokens = tl.minimum(tl.load(tables.segment_len + segment), stop - origin)
         first_slot = tl.load(tables.segment_first_slot + segment)
         page_ptr = tables.pages + tl.load(tables.segment_page_start + segment)
-        peak, total, acc = _attend_segment(
-            key, value, page_ptr, first_slot, num_tokens, origin, head, q, q_rope, position,
-            hidden, scale, peak, total, acc, SHAPE, BLOCK,
+        peak, total, acc, unit = _attend_segment(
+            kv, page_ptr, first_slot, num_tokens, origin, head, q, q_rope, position,
+            hidden, scale, peak, total, acc, unit, SHAPE, BLOCK,
         )  # fmt: skip
     store_states(
-        sinks_ptr, tables, states, tile, head, query, offs_row, mask_row, peak, total, acc, SHAPE
-    )
+        sinks_ptr, tables, states, tile, head, query, offs_row, mask_row, peak, total,
+        in_ones(acc, unit, SHAPE), SHAPE,
+    )  # fmt: skip
 
 
 @triton.jit
 def _attend_segment(
-    key,
-    value,
+    kv,
     page_ptr,
     first_slot,
     num_tokens,
@@ -119,6 +113,7 @@ def _attend_segment(
     peak,
     total,
     acc,
+    unit,
     SHAPE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -132,10 +127,10 @@ def _attend_segment(
         token = low + offs_kv
         mask_kv = token < num_tokens
         slot = (first_slot + tl.minimum(token, last)) % SHAPE.PAGE_SIZE
-        peak, total, acc = visit_block(
-            key, value, page, slot, origin + token, mask_kv, head, q, q_rope, position, hidden,
-            scale, peak, total, acc, SHAPE,
+        peak, total, acc, unit = visit_block(
+            kv, page, slot, origin + token, mask_kv, head, q, q_rope, position, hidden, scale,
+            peak, total, acc, unit, SHAPE,
         )  # fmt: skip
         ahead = first_slot + tl.minimum(token + BLOCK.BLOCK_KV, last)
         page = tl.load(page_ptr + ahead // SHAPE.PAGE_SIZE)
-    return peak, total, acc
+    return peak, total, acc, unit

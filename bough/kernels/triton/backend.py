@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import torch
-import triton
 
-from bough.kernels.backend import KV
-from bough.kernels.triton.arguments import Plane, Queries, States
+from bough.kernels.triton.arguments import States
 from bough.kernels.triton.attend_tiles import attend_tiles
 from bough.kernels.triton.config import merge_block, tile_config
 from bough.kernels.triton.launch import (
     launch_merge,
     new_states,
-    plane_of,
     queries_of,
     shape_of,
+    stored_of,
     tables_of,
 )
-from bough.kernels.triton.store_kv import store_rows
+from bough.kernels.triton.launch_store import launch_quantized_rows, launch_rows
+from bough.kv import KV, QuantizedKV, tensors_of
 from bough.plan import Plan
 from bough.spec import AttentionSpec
+
+# Of the first GPUs that turn e4m3 numbers into others.
+_FP8_CAPABILITY = (8, 9)
 
 
 class TritonBackend:
@@ -30,11 +32,10 @@ class TritonBackend:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run all tiles, then merge where some query has partials or sees nothing."""
         spec = plan.cost.spec
-        key, value = _planes(kv, spec)
-        _check(q, key, spec, plan)
+        _check(q, kv, spec, plan)
         states = new_states(q, plan)
         if plan.num_launched_items:
-            self._attend_tiles(queries_of(q), plane_of(key), plane_of(value), sinks, plan, states)
+            self._attend_tiles(q, kv, sinks, plan, states)
         if plan.has_merge:
             block = merge_block(plan.most_partials, spec.v_dim)
             launch_merge(states, sinks, plan, block)
@@ -42,26 +43,29 @@ class TritonBackend:
 
     def _attend_tiles(
         self,
-        queries: Queries,
-        key: Plane,
-        value: Plane,
+        q: torch.Tensor,
+        kv: KV,
         sinks: torch.Tensor | None,
         plan: Plan,
         states: States,
     ) -> None:
         """Launch one program an item, or a slice of its rows."""
         spec, most_rows = plan.cost.spec, plan.cost.tile_heights[-1]
-        config = tile_config(spec, most_rows, key.ptr.element_size())
+        stored = stored_of(kv, spec)
+        # Queries meet fp8 as fp16, of which every e4m3 number is one.
+        is_fp8 = isinstance(kv, QuantizedKV)
+        rows = q.to(torch.float16) if is_fp8 and q.dtype == torch.bfloat16 else q
+        itemsize = 4 if q.dtype == torch.float32 else stored.key.ptr.element_size()
+        config = tile_config(spec, most_rows, itemsize)
         num_slices = config.num_slices(plan.most_tile_queries * spec.group_size)
         attend_tiles[(plan.num_launched_items, num_slices)](
-            queries,
-            key,
-            value,
+            queries_of(rows),
+            stored,
             states.lse if sinks is None else sinks,
             tables_of(plan),
             states,
             spec.scale,
-            SHAPE=shape_of(plan, has_sinks=sinks is not None),
+            SHAPE=shape_of(plan, has_sinks=sinks is not None, is_fp8=is_fp8),
             SMALL=config.small,
             BLOCK=config.block,
             num_warps=config.num_warps,
@@ -69,44 +73,25 @@ class TritonBackend:
         )
 
     def store_kv(self, kv: KV, new: KV, slots: torch.Tensor) -> None:
-        """Copy each token's rows, one launch a plane."""
-        planes = kv if isinstance(kv, tuple) else (kv,)
-        rows = new if isinstance(new, tuple) else (new,)
-        for plane, values in zip(planes, rows, strict=True):
-            if len(slots) == 0:
-                continue
-            plane = plane if plane.dim() == 4 else plane[:, :, None]
-            values = values if values.dim() == 3 else values[:, None]
-            values = values if values.stride(-1) == 1 else values.contiguous()
-            num_heads, dim = plane.shape[2:]
-            store_rows[(len(slots),)](
-                plane_of(plane),
-                values,
-                values.stride(0),
-                values.stride(1),
-                slots,
-                PAGE_SIZE=plane.shape[1],
-                NUM_HEADS=num_heads,
-                DIM=dim,
-                BLOCK_HEADS=triton.next_power_of_2(num_heads),
-                BLOCK_DIM=triton.next_power_of_2(dim),
-            )
+        """Copy each token's rows, one launch a plane; quantise them where KV is fp8."""
+        if len(slots) == 0:
+            return
+        if isinstance(kv, QuantizedKV):
+            _check_card(slots.device)
+            launch_quantized_rows(kv, tensors_of(new), slots)
+            return
+        for plane, rows in zip(tensors_of(kv), tensors_of(new), strict=True):
+            launch_rows(plane, rows, slots)
 
 
-def _planes(kv: KV, spec: AttentionSpec) -> tuple[torch.Tensor, torch.Tensor]:
-    """Key and value planes by head; of a tied spec both are the states."""
-    if isinstance(kv, tuple):
-        return kv
-    states = kv[..., : spec.num_kv_heads * spec.v_dim]
-    by_head = states.unflatten(-1, (spec.num_kv_heads, spec.v_dim))
-    return by_head, by_head
-
-
-def _check(q: torch.Tensor, key: torch.Tensor, spec: AttentionSpec, plan: Plan) -> None:
-    if key.dtype != q.dtype:
+def _check(q: torch.Tensor, kv: KV, spec: AttentionSpec, plan: Plan) -> None:
+    if isinstance(kv, QuantizedKV):
+        _check_card(q.device)
+    elif tensors_of(kv)[0].dtype != q.dtype:
         raise NotImplementedError(
-            f"backend triton takes q and kv of one dtype, got {q.dtype} and {key.dtype}; "
-            "what works: float32, float16 or bfloat16 for both"
+            f"backend triton takes q and kv of one dtype, got {q.dtype} and "
+            f"{tensors_of(kv)[0].dtype}; what works: float32, float16 or bfloat16 for both, "
+            "or kv as a QuantizedKV"
         )
     if spec.group_size > 64:
         raise NotImplementedError(
@@ -117,4 +102,14 @@ def _check(q: torch.Tensor, key: torch.Tensor, spec: AttentionSpec, plan: Plan) 
         raise NotImplementedError(
             f"backend triton takes plans split by head, got one for {plan.cost.device.name}; "
             "what works: plans for a GPU"
+        )
+
+
+def _check_card(device: torch.device) -> None:
+    """Refuse GPUs that do not know e4m3."""
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < _FP8_CAPABILITY:
+        major, minor = torch.cuda.get_device_capability(device)
+        raise NotImplementedError(
+            f"backend triton reads fp8 KV from compute capability 8.9 on, got {major}.{minor}; "
+            "what works: KV of 16 bits"
         )

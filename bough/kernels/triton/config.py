@@ -55,12 +55,32 @@ def tile_config(spec: AttentionSpec, max_tile_rows: int, itemsize: int) -> TileC
             num_warps=16 if 256 < widest <= 384 else 8,
             max_registers=128 if widest <= 256 else None,
         )
+    if itemsize == 1:
+        return _fp8_config(spec)
     block_kv, num_stages, num_warps = (32, 3, 4) if widest <= 128 else (16, 2, 8)
     rows = max(_FEW_ROWS, 1 << (min(max_tile_rows, _MANY_ROWS) - 1).bit_length())
     return TileConfig(
         small=BlockShape(_FEW_ROWS, block_kv, num_stages),
         block=BlockShape(rows, block_kv, num_stages),
         num_warps=num_warps,
+    )
+
+
+def _fp8_config(spec: AttentionSpec) -> TileConfig:
+    """Choose long blocks of KV: what a block costs whatever its length weighs twice as much as in
+    16 bits. Taller tiles have shorter ones, or registers would spill."""
+    widest = max(spec.qk_dim, spec.v_dim)
+    if widest > 320:
+        shape = BlockShape(_FEW_ROWS, 32, 1)
+        return TileConfig(small=shape, block=shape, num_warps=16)
+    if widest > 128:
+        small, block = BlockShape(_FEW_ROWS, 64, 2), BlockShape(_MANY_ROWS, 32, 2)
+        return TileConfig(small=small, block=block, num_warps=8)
+    small_kv, block_kv = (64, 16) if spec.tied else (128, 32)
+    return TileConfig(
+        small=BlockShape(_FEW_ROWS, small_kv, 3),
+        block=BlockShape(_MANY_ROWS, block_kv, 3),
+        num_warps=4,
     )
 
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 import torch
 import triton
 
-from bough.kernels.triton.arguments import AttentionShape, Plane, Queries, States, TileTables
+from bough.kernels.triton.arguments import (
+    AttentionShape,
+    Plane,
+    Queries,
+    States,
+    Stored,
+    TileTables,
+)
 from bough.kernels.triton.config import MergeBlock
 from bough.kernels.triton.merge_states import merge_states
+from bough.kv import KV, QuantizedKV
 from bough.plan import Plan
+from bough.spec import NUM_SCALES, AttentionSpec
 
 
 def queries_of(q: torch.Tensor) -> Queries:
@@ -22,13 +31,31 @@ def plane_of(plane: torch.Tensor) -> Plane:
     return Plane(plane, plane.stride(0), plane.stride(1), plane.stride(2))
 
 
+def stored_of(kv: KV, spec: AttentionSpec) -> Stored:
+    """Take a layer's planes by head; of a tied spec both keys and values are the states.
+
+    Values in fp8 are words of two columns.
+    """
+    if isinstance(kv, QuantizedKV):
+        key, value = plane_of(kv.planes[0]), plane_of(kv.planes[-1].view(torch.int16))
+        words = kv.scales.view(torch.int32)  # [num_pages, page_size, num_kv_heads, 1]
+        rope = key if kv.rope is None else plane_of(kv.rope[:, :, None])
+        return Stored(key, value, rope, plane_of(words))
+    if isinstance(kv, tuple):
+        key, value = (plane_of(plane) for plane in kv)
+        return Stored(key, value, key, key)
+    states, rope = kv.split([spec.num_kv_heads * spec.v_dim, spec.rope_dim], dim=-1)
+    key = plane_of(states.unflatten(-1, (spec.num_kv_heads, spec.v_dim)))
+    return Stored(key, key, plane_of(rope[:, :, None]), key)
+
+
 def tables_of(plan: Plan) -> TileTables:
     """Take a plan's tables; what is hidden from queries only where there are drafts."""
     tables = TileTables(*(getattr(plan.tables, name) for name in TileTables._fields))
     return tables if len(plan.tables.query_hidden) else tables._replace(query_hidden=None)
 
 
-def shape_of(plan: Plan, *, has_sinks: bool) -> AttentionShape:
+def shape_of(plan: Plan, *, has_sinks: bool, is_fp8: bool) -> AttentionShape:
     """Collect what kernels are compiled for."""
     spec = plan.cost.spec
     return AttentionShape(
@@ -42,6 +69,8 @@ def shape_of(plan: Plan, *, has_sinks: bool) -> AttentionShape:
         HAS_SINKS=has_sinks,
         HAS_DRAFTS=len(plan.tables.query_hidden) > 0,
         PAGE_SIZE=plan.forest.page_size,
+        IS_FP8=is_fp8,
+        VALUE_SCALE=0 if spec.tied else NUM_SCALES // 2,
     )
 
 

@@ -35,11 +35,11 @@ def find_rows(tables, tile, first_row, num_rows, SHAPE: tl.constexpr, BLOCK_Q: t
 
 
 @triton.jit
-def load_rope(ptrs, mask, ROPE_DIM: tl.constexpr):
-    """[len(ptrs), ROPE_DIM padded], zeros beyond the rows and the dimension."""
-    offs_rope = tl.arange(0, padded(ROPE_DIM))
-    mask_rope = mask[:, None] & (offs_rope < ROPE_DIM)[None, :]
-    return tl.load(ptrs[:, None] + offs_rope[None, :], mask=mask_rope, other=0.0)
+def load_columns(ptrs, mask, DIM: tl.constexpr):
+    """[len(ptrs), DIM padded], zeros beyond the rows and the dimension."""
+    offs_dim = tl.arange(0, padded(DIM))
+    mask_dim = mask[:, None] & (offs_dim < DIM)[None, :]
+    return tl.load(ptrs[:, None] + offs_dim[None, :], mask=mask_dim, other=0.0)
 
 
 @triton.jit

@@ -89,7 +89,8 @@ class QuantizedKV:
 
 # Untied: keys and values, each [num_pages, page_size, num_kv_heads, dim]. Tied: one tensor
 # [num_pages, page_size, num_kv_heads * v_dim + rope_dim], a token's states, then its rotary key.
-KV = tuple[Tensor, Tensor] | Tensor | QuantizedKV
+PlainKV = tuple[Tensor, Tensor] | Tensor
+KV = PlainKV | QuantizedKV
 
 
 def new_plane(

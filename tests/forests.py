@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from bough.attend import store_kv
 from bough.device import Device
 from bough.forest import Forest
-from bough.kv import KV
+from bough.kv import KV, QuantizedKV, tensors_of
 from bough.plan import Plan
 from bough.plan.tables import PlanTables
 from bough.spec import AttentionSpec
@@ -247,3 +248,17 @@ def random_problem(
         planes.append(plane.unflatten(0, (num_pages, forest.page_size)).to(dtype))
     q = torch.randn(forest.num_queries, spec.num_q_heads, spec.qk_dim, generator=generator)
     return q, planes[0] if spec.tied else (planes[0], planes[1])
+
+
+def quantized(kv: KV, spec: AttentionSpec, forest: Forest) -> QuantizedKV:
+    """Store KV in fp8; slots that no query sees hold what is no number."""
+    tensors = tensors_of(kv)
+    fp8 = QuantizedKV.empty(spec, len(tensors[0]), forest.page_size, tensors[0].device)
+    for tensor in tensors_of(fp8):
+        # NaN in e4m3, e8m0 and bfloat16 alike.
+        tensor.view(torch.uint8).fill_(255)
+    rows = [tensor.flatten(0, 1) for tensor in tensors]
+    is_stored = ~rows[0].flatten(1).isnan().any(dim=1)
+    slots = torch.where(is_stored, torch.arange(len(is_stored), device=is_stored.device), -1)
+    store_kv(fp8, rows[0] if spec.tied else (rows[0], rows[1]), slots)
+    return fp8

@@ -27,6 +27,8 @@ FLOORS = {
     "cache": 2,
     "workloads": 2,
     "spec": 1,
+    "kv": 1,
+    "fp8": 1,
     "forest": 1,
     "page_trie": 1,
     "tree_order": 1,

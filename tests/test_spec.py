@@ -24,6 +24,21 @@ def test_a_variant_stores_what_its_definition_says(text: str, elements: int) -> 
     assert spec.kv_bytes(10, 2) == 20 * elements
 
 
+@pytest.mark.parametrize(
+    ("text", "num_bytes"),
+    [
+        ("gqa:32:8:128", 8 * (256 + 4)),
+        ("gta:32:8:128", 8 * (128 + 4) + 2 * 64),
+        ("mla:128", 512 + 4 + 2 * 64),
+        ("gla:128:2", 2 * (256 + 4) + 2 * 64),
+    ],
+)
+def test_fp8_takes_a_byte_a_number_a_word_of_scales_a_head_and_a_16_bit_rotary_key(
+    text: str, num_bytes: int
+) -> None:
+    assert AttentionSpec.parse(text).kv_bytes(10, 1) == 10 * num_bytes
+
+
 # KV bytes per token, layer and device at the 1.47B shape (16 heads, d 128), bf16, TP 1, 2, 4.
 @pytest.mark.parametrize(
     ("spec", "expected"),

@@ -24,6 +24,7 @@ class Case:
         query_len: the newest tokens of each request that are queries.
         page_size: slots per page; the run's when None.
         spec: the attention variant, such as `mha:32:128`; the run's when None.
+        is_fp8: whether ours reads its KV in fp8; others read it in the run's dtype.
     """
 
     workload: str
@@ -31,10 +32,12 @@ class Case:
     query_len: int = 1
     page_size: int | None = None
     spec: str | None = None
+    is_fp8: bool = False
 
     @classmethod
     def parse(cls, text: str, query_len: int = 1) -> Case:
-        """Read a workload and the words behind it: `shuffled`, `queries=2`, `page=1`, `spec=..`.
+        """Read a workload and the words behind it: `shuffled`, `kv=fp8`, `queries=2`, `page=1`,
+        `spec=..`.
 
         Args:
             text: such as `1,16|4096,128 page=1 spec=mha:32:128 shuffled`, words in any order.
@@ -56,6 +59,7 @@ class Case:
             query_len=_number(options.get("queries"), text) or query_len,
             page_size=_number(options.get("page"), text),
             spec=options.get("spec"),
+            is_fp8="kv" in options,
         )
 
     @property
@@ -65,6 +69,7 @@ class Case:
         words += [f"queries={self.query_len}"] * (self.query_len > 1)
         words += [f"page={self.page_size}"] * (self.page_size is not None)
         words += [f"spec={self.spec}"] * (self.spec is not None)
+        words += ["kv=fp8"] * self.is_fp8
         return " ".join([*words, *["shuffled"] * self.is_shuffled])
 
     def forest(self, page_size: int) -> Forest:
@@ -103,7 +108,7 @@ def parse_cases(texts: Iterable[str], *, query_len: int, is_shuffled: bool) -> l
 
 
 def _is_option(word: str) -> bool:
-    return word == "shuffled" or word.partition("=")[0] in ("queries", "page", "spec")
+    return word in ("shuffled", "kv=fp8") or word.partition("=")[0] in ("queries", "page", "spec")
 
 
 def _number(text: str | None, case: str) -> int | None:

@@ -9,6 +9,7 @@ import torch
 
 from bough.attend import attend
 from bough.bench.problem import Problem
+from bough.kv import KV
 from bough.plan import make_plan
 
 # The oracle takes about a microsecond for a KV token on a CPU, tens of queries a second.
@@ -37,8 +38,13 @@ class Oracle:
         return float((miss / self.out.norm(dim=-1)).max())
 
 
-def consult_oracle(problem: Problem) -> Oracle:
-    """Compute queries spread evenly over the forest, as many as can be had quickly."""
+def consult_oracle(problem: Problem, kv: KV | None = None) -> Oracle:
+    """Compute queries spread evenly over the forest, as many as can be had quickly.
+
+    Args:
+        problem: the case.
+        kv: what is attended; its `plain_kv` when None.
+    """
     forest, setup = problem.forest, problem.setup
     longest = max(1, int(forest.query_position.max(initial=0)) + 1)
     count = min(forest.num_queries, max(_LEAST_QUERIES, _MOST_TOKENS // longest))
@@ -52,5 +58,19 @@ def consult_oracle(problem: Problem) -> Oracle:
     plan = make_plan(some, setup.spec, setup.device, itemsize=setup.itemsize)
     queries = torch.from_numpy(chosen)
     q = problem.q[queries.to(problem.q.device)].float()
-    out, _ = attend(q, problem.kv, plan, backend="reference")
+    kv = problem.plain_kv if kv is None else kv
+    out, _ = attend(q, kv, plan, backend="reference")
     return Oracle(queries=queries, out=out)
+
+
+class Oracles:
+    """What a problem's queries must give on its KV as it was drawn, and as it is in fp8.
+
+    Args:
+        problem: the case.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.plain = consult_oracle(problem, problem.plain_kv)
+        is_fp8 = problem.setup.is_fp8
+        self.quantized = consult_oracle(problem, problem.kv) if is_fp8 else self.plain

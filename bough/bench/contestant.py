@@ -16,10 +16,12 @@ class Step(NamedTuple):
     Attributes:
         run: does one step; this alone is timed.
         output: turns what `run` returned into [num_queries, num_q_heads, v_dim].
+        is_fp8: whether it reads KV in fp8; then it is checked against the same values.
     """
 
     run: Callable[[], Any]
     output: Callable[[Any], torch.Tensor]
+    is_fp8: bool = False
 
 
 class Contestant(Protocol):

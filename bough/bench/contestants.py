@@ -11,7 +11,7 @@ from bough.bench.fa3 import FlashAttention3
 from bough.bench.flashinfer import FlashInferCascade, FlashInferDecode
 from bough.bench.flex import FlexAttention
 from bough.bench.latents import FlashAttention3Latent, FlashMla
-from bough.bench.ours import Bough, BoughApart
+from bough.bench.ours import Bough, BoughApart, BoughPlain
 from bough.bench.sdpa import TorchSdpa
 from bough.expect import expect
 
@@ -31,6 +31,10 @@ _BY_DEVICE: dict[str, tuple[Contestant, ...]] = {
 }
 
 
+# Whom only those meet who name them.
+_ON_REQUEST: tuple[Contestant, ...] = (BoughPlain(),)
+
+
 def choose(device: str, names: Sequence[str] | None = None) -> tuple[Contestant, ...]:
     """Return the contestants of a device, ours first.
 
@@ -44,7 +48,7 @@ def choose(device: str, names: Sequence[str] | None = None) -> tuple[Contestant,
     ours, *others = _BY_DEVICE[torch.device(device).type]
     if names is None:
         return ours, *others
-    known = {contestant.name: contestant for contestant in others}
+    known = {contestant.name: contestant for contestant in (*_ON_REQUEST, *others)}
     for name in names:
         expect(name in known, "against", f"of {', '.join(known)}", repr(name))
     return ours, *(known[name] for name in known if name in names)

@@ -27,7 +27,7 @@ class FlashAttention3:
     def prepare(self, problem: Problem) -> Step:
         """Write the page table and ask the library for its schedule."""
         spec, forest, q = problem.spec, problem.forest, problem.q
-        key, value = problem.kv
+        key, value = problem.plain_kv
         tables = request_tables(forest)
         counts = torch.from_numpy(forest.query_indptr).int()
         table, lengths, indptr = (

@@ -45,7 +45,7 @@ class FlashInferDecode:
             kv_data_type=q.dtype,
         )
         out = torch.empty_like(q)
-        return Step(lambda: wrapper.run(q, problem.kv, out=out), lambda result: result)
+        return Step(lambda: wrapper.run(q, problem.plain_kv, out=out), lambda result: result)
 
 
 class FlashInferCascade:
@@ -77,7 +77,7 @@ class FlashInferCascade:
             q_data_type=q.dtype,
             kv_data_type=q.dtype,
         )
-        return Step(lambda: wrapper.run(q, problem.kv), lambda result: result)
+        return Step(lambda: wrapper.run(q, problem.plain_kv), lambda result: result)
 
 
 @cache

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from bough.bench.cases import Case
-from bough.bench.check import TOLERANCE, Oracle, consult_oracle
+from bough.bench.check import TOLERANCE, Oracle, Oracles
 from bough.bench.clocks import clocks_for
 from bough.bench.contestant import Contestant, Step
 from bough.bench.contestants import choose
@@ -26,7 +26,8 @@ class Score:
     Args:
         name: the contestant.
         refusal: why it did not take part, or how wrong it was; None where it counts.
-        error: largest relative error of a query head against the oracle.
+        error: largest relative error of a query head against the oracle on the KV that it reads.
+        plain_error: the same on KV that was not quantised; None for those that read no other.
         us: microseconds of a step, median; on a GPU with a warm L2.
         us_low: of the fastest repeat.
         us_high: of the slowest repeat.
@@ -44,6 +45,7 @@ class Score:
     name: str
     refusal: str | None = None
     error: float | None = None
+    plain_error: float | None = None
     us: float | None = None
     us_low: float | None = None
     us_high: float | None = None
@@ -137,8 +139,8 @@ def bench_kernel(
     contestants = contestants or choose(device)
     clocks = clocks_for(device)
     problem = make_problem(case, setup)
-    oracle = consult_oracle(problem)
-    entries = [_enter(contestant, problem, oracle) for contestant in contestants]
+    oracles = Oracles(problem)
+    entries = [_enter(contestant, problem, oracles) for contestant in contestants]
     runs = {score.name: step.run for score, step in entries if step is not None}
     timings = time_in_turns(runs, clocks.main, repeats=repeats)
     cold = time_in_turns(runs, clocks.cold, repeats=repeats) if clocks.cold else {}
@@ -152,10 +154,10 @@ def bench_kernel(
         else score
         for score, _ in entries
     )
-    return _row(problem, rates, oracle, scores)
+    return _row(problem, rates, oracles.plain, scores)
 
 
-def _enter(contestant: Contestant, problem: Problem, oracle: Oracle) -> tuple[Score, Step | None]:
+def _enter(contestant: Contestant, problem: Problem, oracles: Oracles) -> tuple[Score, Step | None]:
     """Set a contestant up and check it; no step where it may not be timed."""
     score = Score(name=contestant.name, refusal=contestant.refusal(problem))
     if score.refusal is not None:
@@ -168,7 +170,10 @@ def _enter(contestant: Contestant, problem: Problem, oracle: Oracle) -> tuple[Sc
             raise
         reason, _, _ = str(failure).partition("\n")
         return replace(score, refusal=f"failed: {reason}"), None
-    error = oracle.error(out)
+    error = plain_error = oracles.plain.error(out)
+    if step.is_fp8:
+        error = oracles.quantized.error(out)
+        score = replace(score, plain_error=plain_error)
     score = replace(score, error=error, first_us=first * 1e6)
     tolerance = TOLERANCE[problem.setup.dtype]
     if not error <= tolerance:

@@ -118,5 +118,5 @@ def refuse_latents(problem: Problem) -> str | None:
 
 
 def _one_tensor(problem: Problem) -> torch.Tensor:
-    assert isinstance(problem.kv, torch.Tensor)
-    return problem.kv
+    assert isinstance(problem.plain_kv, torch.Tensor)
+    return problem.plain_kv

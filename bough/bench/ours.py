@@ -9,6 +9,7 @@ from bough.bench.contestant import Step
 from bough.bench.paged import page_table_of
 from bough.bench.problem import Problem
 from bough.forest import Forest
+from bough.kv import KV, QuantizedKV
 from bough.plan import make_plan
 
 
@@ -23,7 +24,7 @@ class Bough:
 
     def prepare(self, problem: Problem) -> Step:
         """Make the plan."""
-        return _step(problem, problem.forest)
+        return _step(problem, problem.forest, problem.kv)
 
 
 class BoughApart:
@@ -39,7 +40,21 @@ class BoughApart:
 
     def prepare(self, problem: Problem) -> Step:
         """Make the plan of a forest of single nodes."""
-        return _step(problem, forest_apart(problem.forest))
+        return _step(problem, forest_apart(problem.forest), problem.kv)
+
+
+class BoughPlain:
+    """The same on the same forest, on KV of as many bits as the queries."""
+
+    name = "plain"
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Refuse where ours does the same."""
+        return None if isinstance(problem.kv, QuantizedKV) else "measured beside fp8 KV only"
+
+    def prepare(self, problem: Problem) -> Step:
+        """Make the plan, for tokens of other bytes."""
+        return _step(problem, problem.forest, problem.plain_kv)
 
 
 def forest_apart(forest: Forest) -> Forest:
@@ -67,7 +82,8 @@ def forest_apart(forest: Forest) -> Forest:
     )
 
 
-def _step(problem: Problem, forest: Forest) -> Step:
-    setup = problem.setup
-    plan = make_plan(forest, setup.spec, setup.device, itemsize=setup.itemsize)
-    return Step(lambda: attend(problem.q, problem.kv, plan), lambda result: result[0])
+def _step(problem: Problem, forest: Forest, kv: KV) -> Step:
+    setup, is_fp8 = problem.setup, isinstance(kv, QuantizedKV)
+    itemsize = 1 if is_fp8 else setup.dtype.itemsize
+    plan = make_plan(forest, setup.spec, setup.device, itemsize=itemsize)
+    return Step(lambda: attend(problem.q, kv, plan), lambda result: result[0], is_fp8)

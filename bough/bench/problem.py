@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from bough.attend import store_kv
 from bough.bench.cases import Case
 from bough.cache.pool import KVPool
 from bough.device import Device
 from bough.expect import expect
 from bough.forest import Forest
-from bough.kv import KV
+from bough.fp8 import FP8
+from bough.kv import KV, PlainKV, QuantizedKV, tensors_of
 from bough.spec import AttentionSpec
 
 
@@ -27,6 +29,7 @@ class Setup:
         dtype: of queries, KV and outputs.
         page_size: slots per page.
         seed: of queries and KV.
+        is_fp8: whether ours reads its KV in fp8.
 
     Raises:
         ValueError: the spec has a window, a cap or sinks.
@@ -37,6 +40,7 @@ class Setup:
     dtype: torch.dtype
     page_size: int = 16
     seed: int = 0
+    is_fp8: bool = False
 
     def __post_init__(self) -> None:
         spec = self.spec
@@ -45,8 +49,8 @@ class Setup:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of a stored number."""
-        return self.dtype.itemsize
+        """Bytes of a stored number that ours reads."""
+        return 1 if self.is_fp8 else self.dtype.itemsize
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,13 +62,15 @@ class Problem:
         setup: spec, device, dtype and page size.
         forest: its forest.
         q: [num_queries, num_q_heads, qk_dim] standard normal.
-        kv: planes of a `KVPool` of one layer, standard normal.
+        plain_kv: planes of a `KVPool` of one layer, standard normal.
+        kv: the same as ours reads it: in fp8 where the case says so.
     """
 
     case: Case
     setup: Setup
     forest: Forest
     q: torch.Tensor
+    plain_kv: PlainKV
     kv: KV
 
     @property
@@ -79,7 +85,7 @@ class Problem:
     @property
     def qo_bytes(self) -> int:
         """Bytes of all queries and outputs."""
-        return self.spec.qo_bytes(self.forest.num_queries, self.setup.itemsize)
+        return self.spec.qo_bytes(self.forest.num_queries, self.setup.dtype.itemsize)
 
     @property
     def flops(self) -> int:
@@ -101,20 +107,14 @@ def make_problem(case: Case, setup: Setup) -> Problem:
         setup,
         spec=AttentionSpec.parse(case.spec) if case.spec else setup.spec,
         page_size=case.page_size or setup.page_size,
+        is_fp8=case.is_fp8,
     )
     forest = case.forest(setup.page_size)
     device = setup.device.torch_device
     generator = torch.Generator(device).manual_seed(setup.seed)
-    pool = KVPool(
-        setup.spec,
-        num_layers=1,
-        num_pages=forest.max_page + 1,
-        page_size=setup.page_size,
-        dtype=setup.dtype,
-        device=device,
-    )
-    kv = pool.layer(0)
-    for plane in kv if isinstance(kv, tuple) else (kv,):
+    kv = _new_kv(setup, forest, setup.dtype)
+    assert not isinstance(kv, QuantizedKV)
+    for plane in tensors_of(kv):
         plane.normal_(generator=generator)
     q = torch.empty(
         forest.num_queries,
@@ -123,7 +123,30 @@ def make_problem(case: Case, setup: Setup) -> Problem:
         dtype=setup.dtype,
         device=device,
     ).normal_(generator=generator)
-    return Problem(case=case, setup=setup, forest=forest, q=q, kv=kv)
+    read = _quantized(setup, forest, kv) if setup.is_fp8 else kv
+    return Problem(case=case, setup=setup, forest=forest, q=q, plain_kv=kv, kv=read)
+
+
+def _new_kv(setup: Setup, forest: Forest, dtype: torch.dtype) -> KV:
+    """Allocate just the pages of a forest, for one layer."""
+    pool = KVPool(
+        setup.spec,
+        num_layers=1,
+        num_pages=forest.max_page + 1,
+        page_size=setup.page_size,
+        dtype=dtype,
+        device=setup.device.torch_device,
+    )
+    return pool.layer(0)
+
+
+def _quantized(setup: Setup, forest: Forest, kv: PlainKV) -> KV:
+    """Store every slot's rows in fp8, as an engine stores those of new tokens."""
+    quantized = _new_kv(setup, forest, FP8)
+    rows = tuple(plane.flatten(0, 1) for plane in tensors_of(kv))
+    slots = torch.arange(len(rows[0]), device=rows[0].device)
+    store_kv(quantized, (rows[0], rows[1]) if isinstance(kv, tuple) else rows[0], slots)
+    return quantized
 
 
 def path_slots(forest: Forest, node: int, stop: int) -> npt.NDArray[np.int64]:
@@ -141,7 +164,7 @@ def contiguous_kv(
     problem: Problem, slots: npt.NDArray[np.int64]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Copy tokens out of the pool: keys [num_kv_heads, n, qk_dim], values [.., v_dim]."""
-    spec, kv = problem.spec, problem.kv
+    spec, kv = problem.spec, problem.plain_kv
     at = torch.from_numpy(slots).to(problem.q.device)
     page, slot = at // problem.setup.page_size, at % problem.setup.page_size
     if isinstance(kv, tuple):

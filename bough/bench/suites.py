@@ -55,6 +55,25 @@ _LATENT_TREES = tuple(
     f"{text} page=64"
     for text in ("1,16|120000,2048", "1,64|120000,2048", "1,256|8192,256", "32,256|2048,512")
 )
+
+
+def _for_each(specs: Iterable[str], texts: Iterable[str]) -> tuple[str, ...]:
+    """Write the same cases for several specs, spec by spec."""
+    return tuple(f"{text} spec={spec}" for spec, text in product(specs, texts))
+
+
+# Every kind of stored row in fp8, where memory is the limit in 16 bits: alone and shared, grouped,
+# tied, and what one rank of eight holds of latents.
+_FP8 = (
+    *(f"{batch}|4096" for batch in (64, 128, 256)),
+    "256|1024",
+    "256|1024 page=1 shuffled",
+    *(f"1,{batch}|120000,2048" for batch in (16, 64)),
+    "1,256|256,32",
+    "1,4,16,512|1024,256,128,32",
+    *_for_each(["gta:32:8:128"], ["128|8192", "1,64|120000,2048"]),
+    *_for_each([*_RANKS, "gla:128:2"], [f"{_BATCH} page=64"]),
+)
 _CPU = (
     "1,16|8192,128",
     "16|2048",
@@ -74,11 +93,6 @@ def _in_whole_pages(text: str) -> str:
     return text if page_size == _PAGE_SIZE else f"{text} page={page_size}"
 
 
-def _for_each(specs: Iterable[str], texts: Iterable[str]) -> tuple[str, ...]:
-    """Write the same cases for several specs, spec by spec."""
-    return tuple(f"{text} spec={spec}" for spec, text in product(specs, texts))
-
-
 SUITES: dict[str, tuple[str, ...]] = {
     "cpu": _CPU,
     **{name: tuple(map(_in_whole_pages, texts)) for name, texts in FORESTS.items()},
@@ -94,6 +108,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "latent": (*_for_each(_LATENTS, _LATENT), *_for_each(["mla:32"], _ALONE)),
     "latent-ranks": _for_each(_RANKS, _RANK),
     "latent-trees": _for_each([*_LATENTS, "gta:32:8:128"], _LATENT_TREES),
+    "fp8": tuple(f"{text} kv=fp8" for text in _FP8),
     # A chunk of new tokens: alone, below a prefix, and four below one prefix.
     "prefill": tuple(
         f"{text} queries=2048" for text in ("1|2048", "1|34816", "1,1|30720,2048", "1,4|8192,2048")

@@ -10,7 +10,7 @@ import torch
 
 from bough.expect import expect
 from bough.fp8 import FP8
-from bough.kv import KV, QuantizedKV, new_plane
+from bough.kv import KV, QuantizedKV, new_plane, tensors_of
 from bough.spec import AttentionSpec
 
 
@@ -78,8 +78,8 @@ class KVPool:
     @property
     def num_bytes(self) -> int:
         """Bytes of the storage of all layers' planes."""
-        planes = [kv if isinstance(kv, tuple) else (kv,) for kv in self._layers]
-        return sum(plane.untyped_storage().nbytes() for layer in planes for plane in layer)
+        planes = [plane for kv in self._layers for plane in tensors_of(kv)]
+        return sum(plane.untyped_storage().nbytes() for plane in planes)
 
     def layer(self, index: int) -> KV:
         """Hand out one layer's planes; they are the storage itself, not a copy.

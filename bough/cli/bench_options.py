@@ -18,14 +18,14 @@ Workloads = Annotated[
     typer.Option(
         "--workload",
         help="A forest as 'nodes per level | tokens per node'; behind it, if wanted, 'shuffled', "
-        "'queries=2', 'page=1', 'spec=mha:32:128'. May be given several times.",
+        "'kv=fp8', 'queries=2', 'page=1', 'spec=mha:32:128'. May be given several times.",
     ),
 ]
 Suite = Annotated[
     str | None,
     typer.Option(
         help="Named cases: cpu, codec, pat, fasttree, no-loss, rollouts, trees, wide, prefill, "
-        "latent, latent-ranks, latent-trees, or trace (with --trace)."
+        "latent, latent-ranks, latent-trees, fp8, or trace (with --trace)."
     ),
 ]
 Spec = Annotated[str, typer.Option(help="Attention variant, such as gqa:32:8:128 or mla:128.")]

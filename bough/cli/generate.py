@@ -59,6 +59,9 @@ def generate(
     dtype: Annotated[
         str | None, _engine("float32, bfloat16 or float16; if not given, the model's.")
     ] = None,
+    kv_dtype: Annotated[
+        str | None, _engine("fp8 for KV of one byte a number; if not given, as the weights.")
+    ] = None,
     page_size: Annotated[int, _engine("Tokens in a page of KV.")] = 16,
     num_pages: Annotated[int | None, _engine("Pages of KV.")] = None,
     kv_memory: Annotated[
@@ -132,6 +135,7 @@ def generate(
                 "device": device,
                 "tensor_parallel_size": tp,
                 "dtype": dtype,
+                "kv_dtype": kv_dtype,
                 "page_size": page_size,
                 "num_pages": num_pages,
                 "kv_bytes": None if kv_memory is None else parse_bytes(kv_memory),

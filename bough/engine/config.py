@@ -9,6 +9,7 @@ import torch
 
 from bough.device import Device
 from bough.expect import expect
+from bough.fp8 import FP8
 from bough.models.config import DTYPES, ModelConfig
 
 # Shares of the free memory that KV may take; the rest is for a step's activations.
@@ -26,6 +27,7 @@ class EngineConfig:
         tensor_parallel_size: ranks that share the model, each with a device of its own, or all on
             the CPU; other settings of sizes are each rank's.
         dtype: of weights and KV, by torch's name or as torch's own; the checkpoint's when None.
+        kv_dtype: `fp8` for KV of one byte a number, with scales; as the weights when None.
         page_size: slots per page of KV.
         num_pages: pages of KV, instead of `kv_bytes`.
         kv_bytes: memory for KV in bytes; what is free, at most what `max_num_seqs` full
@@ -42,6 +44,7 @@ class EngineConfig:
     device: Device | str | None = None
     tensor_parallel_size: int = 1
     dtype: torch.dtype | str | None = None
+    kv_dtype: str | None = None
     page_size: int = 16
     num_pages: int | None = None
     kv_bytes: int | None = None
@@ -53,7 +56,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         optional = {"num_pages", "kv_bytes", "max_model_len", "seed"}
         for field in fields(self):
-            if field.name in ("device", "dtype"):
+            if field.name in ("device", "dtype", "kv_dtype"):
                 continue
             value, least = getattr(self, field.name), 0 if field.name == "seed" else 1
             is_met = type(value) is int and value >= least
@@ -65,6 +68,7 @@ class EngineConfig:
         expect(is_device, "device", "a name or a Device", repr(self.device))
         is_dtype = self.dtype is None or self.dtype in (*DTYPES, *DTYPES.values())
         expect(is_dtype, "dtype", f"one of {', '.join(DTYPES)}", repr(self.dtype))
+        expect(self.kv_dtype in (None, "fp8"), "kv_dtype", "fp8 or None", repr(self.kv_dtype))
 
     @property
     def chosen_device(self) -> Device:
@@ -93,9 +97,14 @@ class EngineConfig:
         expect(length <= most, "max_model_len", f"at most the model's context {most}", length)
         return length
 
+    def pool_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The dtype of KV beside weights of `dtype`."""
+        return dtype if self.kv_dtype is None else FP8
+
     def pool_pages(self, model: ModelConfig, dtype: torch.dtype) -> int:
-        """Pages of KV that the engine takes, by what one rank stores of the model."""
-        page_bytes = model.num_layers * model.spec.kv_bytes(self.page_size, dtype.itemsize)
+        """Pages of KV that the engine takes, by what one rank stores of a model of `dtype`."""
+        itemsize = self.pool_dtype(dtype).itemsize
+        page_bytes = model.num_layers * model.spec.kv_bytes(self.page_size, itemsize)
         device = torch.device(self.chosen_device.torch_device)
         num_sharing = self.tensor_parallel_size if self.device_type == "cpu" else 1
         most = total_bytes(device) // num_sharing // page_bytes

@@ -41,7 +41,7 @@ def make_pool(decoder: Decoder, config: EngineConfig) -> KVPool:
         num_layers=decoder.config.num_layers,
         num_pages=config.pool_pages(decoder.config, dtype),
         page_size=config.page_size,
-        dtype=dtype,
+        dtype=config.pool_dtype(dtype),
         device=config.chosen_device.torch_device,
     )
 

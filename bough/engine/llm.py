@@ -32,8 +32,8 @@ class LLM(Engine):
     Args:
         model: a Hugging Face folder; one without a tokenizer runs token ids.
         options: the fields of `EngineConfig`: `device`, `tensor_parallel_size`, `dtype`,
-            `page_size`, `num_pages`, `kv_bytes`, `max_num_seqs`, `max_num_batched_tokens`,
-            `max_model_len`, `seed`.
+            `kv_dtype`, `page_size`, `num_pages`, `kv_bytes`, `max_num_seqs`,
+            `max_num_batched_tokens`, `max_model_len`, `seed`.
 
     Raises:
         FileNotFoundError: a file of the folder is missing.

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bough.cache import KVPool, PoolExhausted
+from bough.fp8 import FP8
+from bough.kv import tensors_of
 from bough.spec import AttentionSpec
 
 UNTIED = {
@@ -53,7 +55,7 @@ def test_the_plane_of_a_tied_spec_holds_states_and_one_rotary_key(spec: Attentio
     assert plane.is_contiguous()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, FP8], ids=str)
 @pytest.mark.parametrize("spec", (UNTIED | TIED).values(), ids=UNTIED | TIED)
 def test_num_bytes_counts_every_plane_of_every_layer(
     spec: AttentionSpec, dtype: torch.dtype
@@ -62,8 +64,8 @@ def test_num_bytes_counts_every_plane_of_every_layer(
     planes = []
     for index in range(3):
         layer = pool.layer(index)
-        planes.extend([layer] if isinstance(layer, torch.Tensor) else layer)
-    assert all(plane.dtype == dtype for plane in planes)
+        planes.extend(tensors_of(layer))
+    assert dtype == FP8 or all(plane.dtype == dtype for plane in planes)
     assert len({plane.data_ptr() for plane in planes}) == len(planes)
     assert pool.num_bytes == sum(plane.numel() * plane.element_size() for plane in planes)
 
@@ -142,7 +144,9 @@ def test_sizes_below_one_are_refused(name: str) -> None:
 
 
 def test_dtypes_that_are_not_floating_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"dtype must be a floating type, got torch\.int8"):
+    with pytest.raises(
+        ValueError, match=r"dtype must be .* or a wider floating type, got torch\.int8"
+    ):
         KVPool(UNTIED["mqa"], num_layers=1, num_pages=1, dtype=torch.int8)
 
 

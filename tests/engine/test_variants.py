@@ -104,3 +104,20 @@ def test_an_engine_holds_the_bytes_that_a_variant_says(
 ) -> None:
     llm = LLM(folder(variant), device="cpu", page_size=16, kv_bytes=3 * elements * 4 * 16 * 5)
     assert llm.num_pages == 5  # of 3 layers in float32
+
+
+@pytest.mark.parametrize("variant", ["gqa-2", "gta-2", "gla-2"])
+def test_an_engine_with_fp8_kv_stores_less_and_says_nearly_the_same(
+    folder: Callable[[str], Path], variant: str
+) -> None:
+    params = SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True, logprobs=5)
+    reports = []
+    for kv_dtype in (None, "fp8"):
+        llm = LLM(folder(variant), device="cpu", num_pages=40, page_size=4, kv_dtype=kv_dtype)
+        outputs = llm.generate(PROMPTS, params)
+        reports.append([output.outputs[0].logprobs[0] for output in outputs])
+        num_bytes = llm.stats.kv_token_bytes
+        assert num_bytes == 3 * llm.model_config.spec.kv_bytes(1, 1 if kv_dtype else 4)
+    for plain, fp8 in zip(*reports, strict=True):
+        for token in plain.keys() & fp8.keys():
+            assert abs(plain[token] - fp8[token]) < 0.4

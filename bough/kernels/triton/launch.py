@@ -55,7 +55,7 @@ def tables_of(plan: Plan) -> TileTables:
     return tables if len(plan.tables.query_hidden) else tables._replace(query_hidden=None)
 
 
-def shape_of(plan: Plan, *, has_sinks: bool, is_fp8: bool) -> AttentionShape:
+def shape_of(plan: Plan, *, has_sinks: bool, is_fp8: bool = False) -> AttentionShape:
     """Collect what kernels are compiled for."""
     spec = plan.cost.spec
     return AttentionShape(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -12,25 +10,11 @@ from torch import Tensor
 from bough.cache.pool import KVPool
 from bough.device import Device
 from bough.engine.config import EngineConfig
+from bough.engine.steps import Step
 from bough.forest import Forest
 from bough.layers.context import StepContext
 from bough.models.decoder import Decoder
 from bough.plan import Plan, make_plan
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Step:
-    """What one step computes, the same on every rank.
-
-    Args:
-        forest: the batch.
-        token_ids: [num_tokens] the queries' tokens.
-        slots: [num_tokens] where the KV of each goes, -1 where it is stored already.
-    """
-
-    forest: Forest
-    token_ids: npt.NDArray[np.int64]
-    slots: npt.NDArray[np.int64]
 
 
 def make_pool(decoder: Decoder, config: EngineConfig) -> KVPool:

@@ -9,7 +9,8 @@ from torch import Tensor
 from bough.cache.node import QuerySpan
 from bough.cache.radix import RadixTree
 from bough.engine.batch import Batch
-from bough.engine.executor import Executor, Step
+from bough.engine.executor import Executor
+from bough.engine.steps import Step, StepSender
 from bough.forest import Forest
 from bough.parallel import Ranks
 
@@ -26,7 +27,7 @@ class Runner:
     def __init__(self, executor: Executor, tree: RadixTree, ranks: Ranks) -> None:
         self._executor = executor
         self._tree = tree
-        self._ranks = ranks
+        self._sender = StepSender(ranks)
 
     def run(self, batch: Batch) -> Tensor:
         """Compute a batch and store its KV.
@@ -37,7 +38,7 @@ class Runner:
         forest = self._tree.forest(batch.spans)
         slots = _slots(batch.spans, forest)
         step = Step(forest=forest, token_ids=_token_ids(batch.spans), slots=slots)
-        self._ranks.send(step)
+        self._sender.send(step)
         hidden = self._executor.run(step)
         return self._executor.logits(hidden, forest.query_indptr[1:][batch.endings] - 1)
 

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from bough.engine.config import EngineConfig
 from bough.engine.executor import Executor, make_pool
+from bough.engine.steps import StepReceiver
 from bough.models.config import load_config
 from bough.models.decoder import Decoder
 from bough.models.load import load_model
@@ -134,5 +135,6 @@ def follow_steps(executor: Executor, ranks: Ranks) -> None:
     Raises:
         ChildProcessError: a rank is gone.
     """
-    while (step := ranks.receive()) is not None:
+    receiver = StepReceiver(ranks)
+    while (step := receiver.receive()) is not None:
         executor.run(step)

@@ -38,7 +38,7 @@ class PageIds:
             self.tensor = self.tensor.new_zeros(1 << (len(indices) - 1).bit_length())
         low, high = 0, len(indices)
         if self._written is not None and not is_new:
-            low, high = _changed(self._written, forest)
+            low, high = changed_pages(self._written, forest)
         if low < high:
             self._copy(indices, low, high)
         self._written = forest
@@ -62,8 +62,8 @@ class PageIds:
             target.copy_(source, non_blocking=True)
 
 
-def _changed(written: Forest, forest: Forest) -> tuple[int, int]:
-    """Range of `page_indices` that holds all changes.
+def changed_pages(written: Forest, forest: Forest) -> tuple[int, int]:
+    """Say in which range of `page_indices` the pages of a forest differ from an earlier one's.
 
     In shared memory these are pages that nodes did not name before; other memory may hold anything.
     """

@@ -91,6 +91,18 @@ def forest_from_lengths(
     )
 
 
+def beam_tree(num_drafts: int, width: int = 8) -> list[int]:
+    """Grow a draft tree as a beam does: so many a level, two behind each of the better half.
+
+    Returns:
+        [num_drafts] parents as `Forest.with_drafts` takes them.
+    """
+    return [
+        -1 if draft < width else (draft // width - 1) * width + draft % width // 2
+        for draft in range(num_drafts)
+    ]
+
+
 def _read(text: str) -> tuple[list[int], list[int]]:
     if not re.fullmatch(r"[\d,x ]+\|[\d,x ]+", text):
         raise ValueError(f"forest must be 'nodes per level | tokens per node', got {text!r}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from bough.expect import expect
 from bough.forest import Forest
-from bough.workloads import forest_from_text
+from bough.workloads import beam_tree, forest_from_text
 
 # The order in which shuffled pages are scattered.
 SHUFFLE_SEED = 0
@@ -25,6 +25,7 @@ class Case:
         page_size: slots per page; the run's when None.
         spec: the attention variant, such as `mha:32:128`; the run's when None.
         is_fp8: whether ours reads its KV in fp8; others read it in the run's dtype.
+        has_drafts: whether all queries of a request but the first are a draft tree.
     """
 
     workload: str
@@ -33,11 +34,13 @@ class Case:
     page_size: int | None = None
     spec: str | None = None
     is_fp8: bool = False
+    has_drafts: bool = False
 
     @classmethod
     def parse(cls, text: str, query_len: int = 1) -> Case:
-        """Read a workload and the words behind it: `shuffled`, `kv=fp8`, `queries=2`, `page=1`,
-        `spec=..`.
+        """Read a workload and the words behind it.
+
+        They are `shuffled`, `drafts`, `kv=fp8`, `queries=2`, `page=1` and `spec=..`.
 
         Args:
             text: such as `1,16|4096,128 page=1 spec=mha:32:128 shuffled`, words in any order.
@@ -60,6 +63,7 @@ class Case:
             page_size=_number(options.get("page"), text),
             spec=options.get("spec"),
             is_fp8="kv" in options,
+            has_drafts="drafts" in options,
         )
 
     @property
@@ -70,6 +74,7 @@ class Case:
         words += [f"page={self.page_size}"] * (self.page_size is not None)
         words += [f"spec={self.spec}"] * (self.spec is not None)
         words += ["kv=fp8"] * self.is_fp8
+        words += ["drafts"] * self.has_drafts
         return " ".join([*words, *["shuffled"] * self.is_shuffled])
 
     def forest(self, page_size: int) -> Forest:
@@ -82,12 +87,15 @@ class Case:
             ValueError: the workload cannot be read.
         """
         seed = SHUFFLE_SEED if self.is_shuffled else None
-        return forest_from_text(
+        forest = forest_from_text(
             self.workload,
             self.page_size or page_size,
             query_len=self.query_len,
             shuffle_seed=seed,
         )
+        if not self.has_drafts:
+            return forest
+        return forest.with_drafts([beam_tree(self.query_len - 1)] * forest.num_requests)
 
 
 def parse_cases(texts: Iterable[str], *, query_len: int, is_shuffled: bool) -> list[Case]:
@@ -108,7 +116,8 @@ def parse_cases(texts: Iterable[str], *, query_len: int, is_shuffled: bool) -> l
 
 
 def _is_option(word: str) -> bool:
-    return word in ("shuffled", "kv=fp8") or word.partition("=")[0] in ("queries", "page", "spec")
+    is_word = word in ("shuffled", "drafts", "kv=fp8")
+    return is_word or word.partition("=")[0] in ("queries", "page", "spec")
 
 
 def _number(text: str | None, case: str) -> int | None:

@@ -54,6 +54,7 @@ def consult_oracle(problem: Problem, kv: KV | None = None) -> Oracle:
         query_indptr=np.arange(len(chosen) + 1, dtype=np.int32),
         query_node=forest.query_node[chosen],
         query_position=forest.query_position[chosen],
+        query_hidden=None if forest.query_hidden is None else forest.query_hidden[chosen],
     )
     plan = make_plan(some, setup.spec, setup.device, itemsize=setup.itemsize)
     queries = torch.from_numpy(chosen)

@@ -11,7 +11,7 @@ from bough.bench.fa3 import FlashAttention3
 from bough.bench.flashinfer import FlashInferCascade, FlashInferDecode
 from bough.bench.flex import FlexAttention
 from bough.bench.latents import FlashAttention3Latent, FlashMla
-from bough.bench.ours import Bough, BoughApart, BoughPlain
+from bough.bench.ours import Bough, BoughApart, BoughNodes, BoughPlain
 from bough.bench.sdpa import TorchSdpa
 from bough.expect import expect
 
@@ -32,7 +32,7 @@ _BY_DEVICE: dict[str, tuple[Contestant, ...]] = {
 
 
 # Whom only those meet who name them.
-_ON_REQUEST: tuple[Contestant, ...] = (BoughPlain(),)
+_ON_REQUEST: tuple[Contestant, ...] = (BoughNodes(), BoughPlain())
 
 
 def choose(device: str, names: Sequence[str] | None = None) -> tuple[Contestant, ...]:

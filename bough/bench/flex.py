@@ -25,7 +25,9 @@ class FlexAttention:
     name = "flex"
 
     def refusal(self, problem: Problem) -> str | None:
-        """Refuse CPUs, where it is measured by nobody and compiles for long."""
+        """Refuse CPUs, where it is measured by nobody and compiles for long, and draft trees."""
+        if problem.forest.query_hidden is not None:
+            return "packed without a mask for the trees of drafts"
         return None if problem.q.device.type == "cuda" else "measured compiled, on GPUs only"
 
     def prepare(self, problem: Problem) -> Step:

@@ -8,7 +8,7 @@ import torch
 
 from bough.bench.contestant import Step
 from bough.bench.operators import load_operators
-from bough.bench.paged import page_table_of, request_tables
+from bough.bench.paged import NO_TREES, page_table_of, request_tables
 from bough.bench.problem import Problem
 
 # Each extension by itself, then inside a whole installation.
@@ -112,6 +112,8 @@ def refuse_latents(problem: Problem) -> str | None:
         return "takes latents"
     if problem.q.dtype not in (torch.float16, torch.bfloat16):
         return f"takes float16 and bfloat16, not {problem.setup.dtype}"
+    if problem.forest.query_hidden is not None:
+        return NO_TREES
     if page_table_of(problem.forest) is None:
         return "an inner node ends inside a page, which a page table cannot say"
     return None

@@ -11,6 +11,9 @@ import torch
 from bough.bench.problem import Problem
 from bough.forest import Forest
 
+# Of peers whose only mask is by position.
+NO_TREES = "has no mask for the trees of drafts"
+
 
 class RequestTables(NamedTuple):
     """Each request's path on its own; shared pages are named once for each request.
@@ -46,6 +49,8 @@ def refuse_paged(problem: Problem) -> str | None:
         return "measured with untied keys and values of one size only"
     if problem.q.dtype not in (torch.float16, torch.bfloat16):
         return f"takes float16 and bfloat16, not {problem.setup.dtype}"
+    if problem.forest.query_hidden is not None:
+        return NO_TREES
     if page_table_of(problem.forest) is None:
         return "an inner node ends inside a page, which a page table cannot say"
     return None

@@ -90,7 +90,7 @@ class Problem:
     @property
     def flops(self) -> int:
         """FLOPs over all (query, visible token) pairs."""
-        return self.spec.flops(int((self.forest.query_position + 1).sum(dtype=np.int64)))
+        return self.spec.flops(int((self.forest.rotary_position + 1).sum(dtype=np.int64)))
 
 
 def make_problem(case: Case, setup: Setup) -> Problem:

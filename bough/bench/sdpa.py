@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from bough.bench.contestant import Step
 from bough.bench.problem import Problem, contiguous_kv, path_slots
+from bough.drafts import hides
 
 # Every request needs contiguous KV of its own, prefixes included.
 _MOST_KV_BYTES = {"cpu": 8 << 30, "cuda": 40 << 30}
@@ -38,6 +40,10 @@ class TorchSdpa:
             if end - begin > 1:
                 position = torch.from_numpy(forest.query_position[begin:end])
                 mask = torch.arange(len(slots)) <= position[:, None]
+                if forest.query_hidden is not None:
+                    back = position.numpy()[:, None] - np.arange(len(slots))
+                    words = forest.query_hidden[begin:end, None]
+                    mask &= ~torch.from_numpy(hides(words, back))
                 mask = mask.to(problem.q.device)
             q = problem.q[begin:end].transpose(0, 1).contiguous()
             calls.append((q[None], key[None], value[None], mask))

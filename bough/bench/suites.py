@@ -74,6 +74,11 @@ _FP8 = (
     *_for_each(["gta:32:8:128"], ["128|8192", "1,64|120000,2048"]),
     *_for_each([*_RANKS, "gla:128:2"], [f"{_BATCH} page=64"]),
 )
+# A step without drafts, then 16 newest tokens in a row, then trees below the newest token.
+_DRAFT_STEPS = ("", " queries=16", *(f" queries={num} drafts" for num in (16, 32, 64)))
+_DRAFTS = tuple(
+    f"{text}{step} page=64" for text, step in product(("1|8192", "8|8192", "64|8192"), _DRAFT_STEPS)
+)
 _CPU = (
     "1,16|8192,128",
     "16|2048",
@@ -109,6 +114,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "latent-ranks": _for_each(_RANKS, _RANK),
     "latent-trees": _for_each([*_LATENTS, "gta:32:8:128"], _LATENT_TREES),
     "fp8": tuple(f"{text} kv=fp8" for text in _FP8),
+    "drafts": _for_each(["gqa:32:8:128", "mla:128"], _DRAFTS),
     # A chunk of new tokens: alone, below a prefix, and four below one prefix.
     "prefill": tuple(
         f"{text} queries=2048" for text in ("1|2048", "1|34816", "1,1|30720,2048", "1,4|8192,2048")

@@ -99,7 +99,7 @@ class BoughNodes:
     def prepare(self, problem: Problem) -> Step:
         """Make the plan of a forest whose nodes say who sees whom."""
         parents = beam_tree(problem.case.query_len - 1)
-        return _step(problem, forest_of_draft_nodes(problem.forest, parents))
+        return _step(problem, forest_of_draft_nodes(problem.forest, parents), problem.kv)
 
 
 def forest_of_draft_nodes(forest: Forest, parents: Sequence[int]) -> Forest:

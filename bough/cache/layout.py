@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from bough.cache.node import RadixNode
-from bough.cache.pool import KVPool
+from bough.cache.node import Match, RadixNode
+from bough.cache.pool import KVPool, SlotMove
 
 
 class PageLayout:
@@ -44,12 +45,26 @@ class PageLayout:
             num_slots = self._num_head_slots(node)
         return max(0, ceil_div(num_tokens - num_slots, self._page_size))
 
-    def append(self, leaf: RadixNode, token: int) -> bool:
-        """Add a token where the last page of a leaf has a slot left; return whether it has."""
-        if leaf.first_slot + len(leaf.tokens) == len(leaf.pages) * self._page_size:
+    def num_pages_behind(self, match: Match, num_tokens: int) -> int:
+        """Count the pages that a prefix of so many tokens takes beside those that are locked.
+
+        They are the pages of what it shares with unlocked nodes, and those that it needs anew.
+        """
+        node, inside = match.node, match.length - match.node.start
+        num_tail = self.num_tail_slots(node) if inside == len(node.tokens) else 0
+        num_new = max(0, num_tokens - match.length - num_tail)
+        num_kept = 0
+        while node.parent is not None and node.num_locks == 0:
+            num_kept += self.num_pages(node, inside) - node.shares_page
+            node = node.parent
+            inside = len(node.tokens)
+        return num_kept + ceil_div(num_new, self._page_size)
+
+    def append(self, leaf: RadixNode, tokens: list[int]) -> bool:
+        """Add tokens where the pages of a leaf have slots left; return whether they have."""
+        if self.num_pages(leaf, len(leaf.tokens) + len(tokens)) > len(leaf.pages):
             return False
-        leaf.tokens.append(token)
-        self._num_used[leaf.pages[-1]] += 1
+        self._add(leaf, tokens)
         return True
 
     def grow(self, leaf: RadixNode, tokens: list[int]) -> None:
@@ -66,13 +81,30 @@ class PageLayout:
             leaf.pages = leaf.parent.pages[-1:]
             leaf.first_slot, leaf.shares_page = self._page_size - num_head, True
             self._pool.retain(leaf.pages)
-        if leaf.pages:
-            self._num_used[leaf.pages[-1]] = self._page_size
-        for page in pages:
-            self._num_used[page] = self._page_size
         leaf.pages += pages
-        leaf.tokens += tokens
-        self._num_used[leaf.pages[-1]] -= self._num_free_slots(leaf)
+        self._add(leaf, tokens)
+
+    def keep(self, leaf: RadixNode, num_newest: int, kept: Sequence[int]) -> list[SlotMove]:
+        """Keep some of a leaf's newest tokens, one behind the other, and all of its pages.
+
+        Args:
+            leaf: a leaf whose tokens are all computed.
+            num_newest: the newest tokens, of which some are kept.
+            kept: which of them, ascending.
+
+        Returns:
+            where KV lies and where it belongs now, for the tokens that are no longer in place.
+        """
+        first = len(leaf.tokens) - num_newest
+        newest = leaf.tokens[first:]
+        moves = [
+            (self._slot(leaf, first + source), self._slot(leaf, first + target))
+            for target, source in enumerate(kept)
+            if source != target
+        ]
+        leaf.tokens[first:] = [newest[at] for at in kept]
+        leaf.num_computed = len(leaf.tokens)
+        return moves
 
     def shorten(self, node: RadixNode, num_tokens: int) -> None:
         """Keep the first `num_tokens` of a node that has nothing below it."""
@@ -108,8 +140,22 @@ class PageLayout:
         self._advance(node, num_tokens)
         return upper
 
+    def _add(self, leaf: RadixNode, tokens: list[int]) -> None:
+        """Add tokens to a leaf that has pages for them."""
+        begin = (leaf.first_slot + len(leaf.tokens)) // self._page_size
+        leaf.tokens += tokens
+        last = self.num_pages(leaf, len(leaf.tokens)) - 1
+        for page in leaf.pages[begin:last]:
+            self._num_used[page] = self._page_size
+        self._num_used[leaf.pages[last]] = self._page_size - self._num_free_slots(leaf)
+
+    def _slot(self, node: RadixNode, token: int) -> int:
+        """Place of a token among all slots of the pool."""
+        page, slot = divmod(node.first_slot + token, self._page_size)
+        return node.pages[page] * self._page_size + slot
+
     def _num_free_slots(self, node: RadixNode) -> int:
-        """Count the slots of a node's last page that lie behind its last token."""
+        """Count the slots behind a node's last token in the page that it lies in."""
         return -(node.first_slot + len(node.tokens)) % self._page_size
 
     def _num_head_slots(self, leaf: RadixNode) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -60,6 +60,16 @@ class RadixNode:
         return self.start + len(self.tokens)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it is a node of the tree that can be matched."""
+        return self.parent is not None and not self.is_open
+
+    @property
+    def locked_end(self) -> int:
+        """Position after the last token on its path that is locked."""
+        return next((node.end for node in self.path() if node.num_locks), 0)
+
+    @property
     def num_own_pages(self) -> int:
         """Pages that no ancestor holds: those that are free once the node is removed."""
         return len(self.pages) - self.shares_page
@@ -68,6 +78,13 @@ class RadixNode:
     def is_complete(self) -> bool:
         """Whether the KV of all tokens is stored."""
         return self.num_computed == len(self.tokens)
+
+    def below(self) -> list[RadixNode]:
+        """List the closed nodes below it, parents before children."""
+        found = list(self.children.values())
+        for node in found:  # grows as it is walked
+            found.extend(node.children.values())
+        return found
 
     def path(self) -> Iterator[RadixNode]:
         """Walk from the node itself up to its root."""
@@ -96,11 +113,14 @@ class QuerySpan(NamedTuple):
         node: a locked node.
         position: position of the first query.
         num_queries: queries, at least 1.
+        draft_parents: where the newest of them are drafts, their tree, as `Forest.with_drafts`
+            takes it.
     """
 
     node: RadixNode
     position: int
     num_queries: int
+    draft_parents: Sequence[int] = ()
 
 
 def walk(node: RadixNode, tokens: list[int]) -> Match:

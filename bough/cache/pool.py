@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -12,6 +12,8 @@ from bough.expect import expect
 from bough.fp8 import FP8
 from bough.kv import KV, QuantizedKV, new_plane, tensors_of
 from bough.spec import AttentionSpec
+
+SlotMove = tuple[int, int]  # from one slot, `page * page_size + place`, to another
 
 
 class PoolExhausted(RuntimeError):
@@ -148,6 +150,22 @@ class KVPool:
         self._num_free += len(freed)
         for start, count in _runs(sorted(freed)):
             self._add_run(start, count)
+
+    def move(self, moves: Sequence[SlotMove]) -> None:
+        """Copy the KV of tokens in all layers, all of it read before any is written.
+
+        Args:
+            moves: (source, target) slots, `page * page_size + place in page`.
+        """
+        if not moves:
+            return
+        tensors = [tensor for kv in self._layers for tensor in tensors_of(kv)]
+        slots = torch.tensor(moves, device=tensors[0].device).T
+        (page, target_page), (slot, target_slot) = slots // self.page_size, slots % self.page_size
+        for tensor in tensors:
+            # Types of one byte are copied as bytes: not all of them can be gathered.
+            rows = tensor.view(torch.uint8) if tensor.itemsize == 1 else tensor
+            rows[target_page, target_slot] = rows[page, slot]
 
     def _new_layer(self, device: torch.device) -> KV:
         spec, grid = self.spec, (self.num_pages, self.page_size)

@@ -8,7 +8,7 @@ from itertools import count
 from bough.cache.layout import PageLayout, ceil_div
 from bough.cache.lru import EvictionQueue
 from bough.cache.node import Match, QuerySpan, RadixNode, walk
-from bough.cache.pool import KVPool, PoolExhausted
+from bough.cache.pool import KVPool, PoolExhausted, SlotMove
 from bough.cache.rows import NodeRows
 from bough.expect import expect
 from bough.forest import Forest
@@ -53,11 +53,8 @@ class RadixTree:
 
     def nodes(self) -> Iterator[RadixNode]:
         """Walk all nodes but the roots, parents before children; the tree must not change."""
-        waiting = [child for root in self._roots.values() for child in root.children.values()]
-        while waiting:
-            node = waiting.pop()
-            waiting.extend(node.children.values())
-            yield node
+        for root in self._roots.values():
+            yield from root.below()
         yield from self._open_leaves
 
     def match(self, tokens: Sequence[int], salt: str = "") -> Match:
@@ -102,28 +99,48 @@ class RadixTree:
 
     def fork(self, node: RadixNode) -> RadixNode:
         """Open an empty leaf below a closed node and lock it once; give it back with `close`."""
-        _expect_closed(node)
+        expect(node.is_closed, "node", "a closed node of the tree", node)
         leaf = RadixNode(parent=node, salt=node.salt, start=node.end, is_open=True)
         self._open_leaves[leaf] = None
         self._num_nodes += 1
         self.lock(leaf)
         return leaf
 
-    def append(self, leaf: RadixNode, token: int) -> None:
-        """Let an open leaf grow by one token, which is not computed yet.
+    def append(self, leaf: RadixNode, *tokens: int) -> None:
+        """Let an open leaf grow by one token or more, which are not computed yet.
 
-        Takes a page where the last one is full, and evicts for it. The first leaf that grows
-        below a node takes the slots that the node's last page has left.
+        Takes pages where its own are full, and evicts for them. The first leaf that grows below a
+        node takes the slots that the node's last page has left.
 
         Raises:
-            PoolExhausted: a page is needed and all pages are locked; nothing is changed.
+            PoolExhausted: more pages are needed than are not locked; nothing is changed.
         """
         expect(leaf.is_open, "leaf", "an open leaf", leaf)
-        if not self._layout.append(leaf, token):
-            self._evict_for(self._layout.num_missing_pages(leaf, len(leaf.tokens) + 1))
-            self._layout.grow(leaf, [token])
-            self._rows.add_page(leaf)
+        new = list(tokens)
+        if not self._layout.append(leaf, new):
+            self._evict_for(self._layout.num_missing_pages(leaf, len(leaf.tokens) + len(new)))
+            self._layout.grow(leaf, new)
+            self._rows.add_pages(leaf)
         self._rows.set_length(leaf)
+
+    def keep(self, leaf: RadixNode, num_newest: int, kept: Sequence[int]) -> list[SlotMove]:
+        """Keep some of an open leaf's newest tokens, such as a path of drafts, and drop the others.
+
+        The leaf's pages stay its own, for the next drafts, until it is closed.
+
+        Args:
+            leaf: an open leaf whose tokens are all computed.
+            num_newest: how many are drafts; others stand before them.
+            kept: the drafts to keep, ascending, by index among them.
+
+        Returns:
+            (source, target) slots for `KVPool.move`, before any of these slots is used again.
+        """
+        expect(leaf.is_open and leaf.is_complete, "leaf", "open and computed", leaf)
+        expect(num_newest < len(leaf.tokens), "num_newest", f"below {len(leaf.tokens)}", num_newest)
+        moves = self._layout.keep(leaf, num_newest, kept)
+        self._rows.set_length(leaf)
+        return moves
 
     def lock(self, node: RadixNode) -> None:
         """Keep `node` and all above it: they are rows of every forest and are not evicted."""
@@ -146,7 +163,7 @@ class RadixTree:
 
     def release(self, node: RadixNode) -> None:
         """Give a node from `insert` back: `unlock` for closed nodes."""
-        _expect_closed(node)
+        expect(node.is_closed, "node", "a closed node of the tree", node)
         self.unlock(node)
 
     def close(self, leaf: RadixNode) -> None:
@@ -211,18 +228,10 @@ class RadixTree:
         Where the cached part of the path stands in the way (each branch may leave slots unused),
         all that is not locked is evicted, so that whatever fits into the unlocked pages fits.
         """
-        node, inside = match.node, match.length - match.node.start
-        num_tail = self._layout.num_tail_slots(node) if inside == len(node.tokens) else 0
-        num_kept = 0
-        while node.parent is not None and node.num_locks == 0:
-            num_kept += self._layout.num_pages(node, inside) - node.shares_page
-            node = node.parent
-            inside = len(node.tokens)
         available = self._pool.num_free + self._num_evictable_pages
-        num_new = len(tokens) - match.length
-        if ceil_div(max(0, num_new - num_tail), self._pool.page_size) <= available - num_kept:
+        if self._layout.num_pages_behind(match, len(tokens)) <= available:
             return match
-        num_new = len(tokens) - node.start - inside
+        num_new = len(tokens) - min(match.length, match.node.locked_end)
         if ceil_div(num_new, self._pool.page_size) > available:
             raise PoolExhausted(
                 f"tokens must fit the {available} pages that are not locked, got {num_new} more"
@@ -266,10 +275,7 @@ class RadixTree:
 
     def _drop_uncomputed(self, node: RadixNode) -> None:
         """Shorten an unlocked node to what is computed; what stands below it goes first."""
-        below = list(node.children.values())
-        for lower in below:  # grows as it is walked: parents before children
-            below.extend(lower.children.values())
-        for lower in reversed(below):
+        for lower in reversed(node.below()):
             self._remove(lower)
         if node.num_computed == 0:
             self._remove(node)
@@ -291,8 +297,3 @@ class RadixTree:
             self._evictable.offer(parent)
         elif not parent.children and parent.num_locks == 0:
             del self._roots[parent.salt]
-
-
-def _expect_closed(node: RadixNode) -> None:
-    is_closed = node.parent is not None and not node.is_open
-    expect(is_closed, "node", "a closed node of the tree", node)

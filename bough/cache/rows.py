@@ -92,22 +92,22 @@ class NodeRows:
         """Take over the number of tokens of a node that grew within its pages."""
         self._table[LENGTH, node.row] = len(node.tokens)
 
-    def add_page(self, node: RadixNode) -> None:
-        """Take over the last page of a node, which is new, and its first slot."""
-        row, at = node.row, len(node.pages) - 1
-        if at == self._capacity[row]:
-            begin = self._new_region(2 * at)
+    def add_pages(self, node: RadixNode) -> None:
+        """Take over the pages of a node that are new, and its first slot."""
+        row, count = node.row, len(node.pages)
+        at = self._table.item(NUM_PAGES, row)
+        if count > self._capacity[row]:
+            begin = self._new_region(2 * count)
             old = int(self._page_start[row])
             self._buffer[begin : begin + at] = self._buffer[old : old + at]
             self._page_start[row] = begin
-            self._capacity[row] = 2 * at
+            self._capacity[row] = 2 * count
         if at == 0:
             self._table[FIRST_SLOT, row] = node.first_slot
-        page = node.pages[-1]
-        self._buffer[self._page_start.item(row) + at] = page
-        self._table[NUM_PAGES, row] = at + 1
-        if page > self._max_page:
-            self._max_page = page
+        begin = self._page_start.item(row)
+        self._buffer[begin + at : begin + count] = node.pages[at:]
+        self._table[NUM_PAGES, row] = count
+        self._max_page = max(self._max_page, *node.pages[at:])
 
     def snapshot(self, spans: Sequence[QuerySpan]) -> Forest:
         """Copy the rows and share the buffer; `max_page` is the largest page ever named.
@@ -126,7 +126,7 @@ class NodeRows:
         query_indptr = np.zeros(len(spans) + 1, dtype=np.int32)
         np.cumsum(counts, out=query_indptr[1:])
         offsets = np.arange(query_indptr[-1], dtype=np.int32)
-        return Forest(
+        forest = Forest(
             page_size=self._page_size,
             node_parent=table[PARENT],
             node_start=table[START],
@@ -140,6 +140,9 @@ class NodeRows:
             query_position=np.repeat(first - query_indptr[:-1], counts) + offsets,
             max_page=self._max_page,
         )
+        if not any(span.draft_parents for span in spans):
+            return forest
+        return forest.with_drafts([span.draft_parents for span in spans])
 
     def _new_row(self) -> int:
         if self._num_rows == self._table.shape[1]:

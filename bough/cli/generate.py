@@ -72,6 +72,9 @@ def generate(
     max_model_len: Annotated[
         int | None, _engine("Most tokens of prompt and sample together.")
     ] = None,
+    draft_tokens: Annotated[
+        int, _engine("Guess this many tokens ahead, from a sample's own text, and check them.")
+    ] = 0,
 ) -> None:
     """Complete the prompts of a file; what they share is computed, stored and read once.
 
@@ -142,6 +145,7 @@ def generate(
                 "max_num_seqs": max_num_seqs,
                 "max_num_batched_tokens": max_num_batched_tokens,
                 "max_model_len": max_model_len,
+                "num_draft_tokens": draft_tokens,
                 "seed": seed,
             },
             resume=resume,

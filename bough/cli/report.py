@@ -123,6 +123,11 @@ def report_lines(done: Generation) -> list[str]:
             f"ranks      {stats.num_ranks}; each holds {count_of(stats.kv_token_bytes, 'byte')} "
             "of a token's KV"
         )
+    if stats.num_draft_tokens:
+        lines.append(
+            f"drafts     {count_of(stats.num_draft_tokens, 'token')} guessed, "
+            f"{stats.num_drawn_drafts:,} of them right; {count_of(stats.num_steps, 'step')} in all"
+        )
     if done.num_resumed:
         lines.append(f"kept       {count_of(done.num_resumed, 'prompt')} from before")
     if stats.num_preemptions:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
 
 from bough.cache.node import QuerySpan, RadixNode
+from bough.cache.pool import SlotMove
 from bough.engine.request import Sample
 
 
@@ -17,9 +23,10 @@ class Batch:
             last token of a path that is complete but whose logits are wanted.
         num_readers: [num_spans] samples whose path goes as far as this span in this step;
             request by request, each would read the path for itself.
-        endings: spans at whose last token logits are wanted.
+        endings: spans at whose newest token logits are wanted, and at all drafts behind it.
         samples: samples that take a token from this step.
         sample_endings: [num_samples] index in `endings` of each sample's span.
+        moves: KV that is to be moved before anything is computed.
     """
 
     spans: list[QuerySpan]
@@ -27,6 +34,25 @@ class Batch:
     endings: list[int]
     samples: list[Sample]
     sample_endings: list[int]
+    moves: Sequence[SlotMove] = ()
+
+    @property
+    def sample_rows(self) -> list[int]:
+        """[num_samples] row of the logits behind each sample's newest token; its drafts' follow."""
+        counts = [1 + len(self.spans[ending].draft_parents) for ending in self.endings]
+        first = list(accumulate(counts, initial=0))
+        return [first[ending] for ending in self.sample_endings]
+
+    def logit_tokens(self, query_indptr: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+        """[num_rows] tokens of the step whose logits are wanted.
+
+        Args:
+            query_indptr: [num_spans + 1] where each span's tokens begin.
+        """
+        ends = query_indptr[1:][self.endings]
+        counts = [1 + len(self.spans[ending].draft_parents) for ending in self.endings]
+        parts = [np.arange(end - num, end) for end, num in zip(ends, counts, strict=True)]
+        return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
     @property
     def num_tokens(self) -> int:
@@ -36,8 +62,9 @@ class Batch:
     def num_tokens_apart(self, window: int | None) -> int:
         """KV tokens that attention would read, if each sample read its path for itself."""
         total = 0
-        for (_, position, num_queries), readers in zip(self.spans, self.num_readers, strict=True):
-            seen = position + num_queries
+        for span, readers in zip(self.spans, self.num_readers, strict=True):
+            num_queries = span.num_queries
+            seen = span.position + num_queries
             total += readers * (seen if window is None else min(seen, window + num_queries - 1))
         return total
 
@@ -61,7 +88,7 @@ class BatchBuilder:
     def add(self, sample: Sample) -> None:
         """Take as much of a running sample's path as the budget allows."""
         path = _path_to_compute(sample)
-        is_covered = all(self._cover(node) for node in path)
+        is_covered = all(self._cover(node, sample.draft.parents) for node in path)
         taken = [self._span_of[node] for node in path if node in self._span_of]
         if taken:
             self._num_readers[taken[-1]] += 1
@@ -70,18 +97,26 @@ class BatchBuilder:
             self._samples.append(sample)
             self._sample_endings.append(ending)
 
-    def build(self) -> Batch:
-        """Return what was collected."""
+    def build(self, moves: Sequence[SlotMove] = ()) -> Batch:
+        """Return what was collected.
+
+        Args:
+            moves: KV to be moved first.
+        """
         return Batch(
             spans=self._spans,
             num_readers=self._num_readers,
             endings=list(self._ending_of),
             samples=self._samples,
             sample_endings=self._sample_endings,
+            moves=moves,
         )
 
-    def _cover(self, node: RadixNode) -> bool:
-        """Take what is uncomputed of a node, or its last token; return whether that was all."""
+    def _cover(self, node: RadixNode, draft_parents: Sequence[int]) -> bool:
+        """Take what is uncomputed of a node, or its last token; return whether that was all.
+
+        Samples with drafts have one token to compute before them, and the budget has room for all.
+        """
         if node not in self._span_of:
             first = min(node.start + node.num_computed, node.end - 1)
             num_queries = min(node.end - first, self._num_left)
@@ -89,7 +124,7 @@ class BatchBuilder:
                 return False
             self._num_left -= num_queries
             self._span_of[node] = len(self._spans)
-            self._spans.append(QuerySpan(node, first, num_queries))
+            self._spans.append(QuerySpan(node, first, num_queries, draft_parents))
             self._num_readers.append(0)
         span = self._spans[self._span_of[node]]
         return span.position + span.num_queries == node.end

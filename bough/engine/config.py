@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from bough.device import Device
+from bough.drafts import MOST_DRAFTS
 from bough.expect import expect
 from bough.fp8 import FP8
 from bough.models.config import DTYPES, ModelConfig
@@ -35,6 +36,8 @@ class EngineConfig:
         max_num_seqs: most samples that run at once.
         max_num_batched_tokens: most tokens that one step computes; prompts are cut to fit.
         max_model_len: most tokens of prompt and output together; the model's context when None.
+        num_draft_tokens: most tokens that each sample guesses a step, at most 64, from what its
+            text said before; a step checks them all and gives a token for each that is right.
         seed: start of the random streams of requests without a seed; a fresh one when None.
 
     Raises:
@@ -51,6 +54,7 @@ class EngineConfig:
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 2048
     max_model_len: int | None = None
+    num_draft_tokens: int = 0
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -58,10 +62,13 @@ class EngineConfig:
         for field in fields(self):
             if field.name in ("device", "dtype", "kv_dtype"):
                 continue
-            value, least = getattr(self, field.name), 0 if field.name == "seed" else 1
+            value = getattr(self, field.name)
+            least = 0 if field.name in ("seed", "num_draft_tokens") else 1
             is_met = type(value) is int and value >= least
             is_met |= value is None and field.name in optional
             expect(is_met, field.name, f"a whole number of at least {least}", repr(value))
+        count = self.num_draft_tokens
+        expect(count <= MOST_DRAFTS, "num_draft_tokens", f"at most {MOST_DRAFTS}", count)
         is_either = self.num_pages is None or self.kv_bytes is None
         expect(is_either, "kv_bytes", "None where num_pages is given", self.kv_bytes)
         is_device = self.device is None or isinstance(self.device, Device | str)

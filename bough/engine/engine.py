@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -13,18 +14,33 @@ from bough.cache.radix import RadixTree
 from bough.engine.batch import Batch
 from bough.engine.config import EngineConfig
 from bough.engine.detokenizer import Detokenizer
+from bough.engine.drafts import PromptLookup
 from bough.engine.executor import Executor, make_pool
 from bough.engine.outputs import RequestOutput
 from bough.engine.params import SamplingParams
 from bough.engine.prompts import Prompt, TokenPrompt, read_prompt
 from bough.engine.request import Request, Sample
 from bough.engine.runner import Runner
-from bough.engine.sampler import sample_tokens, top_logprobs
 from bough.engine.scheduler import Scheduler
 from bough.engine.stats import EngineStats
+from bough.engine.walk import walk_drafts
 from bough.expect import expect
 from bough.models.decoder import Decoder
 from bough.models.tokenizer import Tokenizer
+
+
+class Tokens(NamedTuple):
+    """What samples took from a step.
+
+    Attributes:
+        num_taken: tokens of all samples.
+        num_drafts: drafts that were computed.
+        num_drawn_drafts: drafts that samples drew, each of them a step spared.
+    """
+
+    num_taken: int
+    num_drafts: int
+    num_drawn_drafts: int
 
 
 class Engine:
@@ -37,6 +53,9 @@ class Engine:
     """
 
     def __init__(self, decoder: Decoder, tokenizer: Tokenizer | None, config: EngineConfig) -> None:
+        window, num_drafts = decoder.spec.window, config.num_draft_tokens
+        has_trees = num_drafts == 0 or window is None
+        expect(has_trees, "num_draft_tokens", f"0 with a window of {window}", num_drafts)
         self.config = config
         self.tokenizer = tokenizer
         self.model_config = decoder.config
@@ -50,6 +69,7 @@ class Engine:
             self._pool,
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=config.max_num_batched_tokens,
+            num_draft_tokens=config.num_draft_tokens,
         )
         self._ranks = decoder.ranks
         executor = Executor(decoder, self._pool, config.chosen_device)
@@ -163,13 +183,13 @@ class Engine:
         with self._ranks.step():
             logits = self._runner.run(batch)
             self._scheduler.complete(batch)
-            self._sample(batch, logits)
+            tokens = self._sample(batch, logits)
         self._scheduler.retire()
         touched = list(dict.fromkeys(sample.request for sample in batch.samples))
         for request in touched:
             if request.is_finished:
                 del self._requests[request.request_id]
-        self._record(batch, time.perf_counter() - started)
+        self._record(batch, tokens, time.perf_counter() - started)
         return touched
 
     def _enqueue(self, read: TokenPrompt, params: SamplingParams) -> int:
@@ -200,7 +220,10 @@ class Engine:
                 params.skip_special_tokens,
             )
         stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
-        return Sample(request=request, index=index, stream=stream, detokenizer=detokenizer)
+        lookup = PromptLookup() if self.config.num_draft_tokens else None
+        return Sample(
+            request=request, index=index, stream=stream, detokenizer=detokenizer, lookup=lookup
+        )
 
     def _max_len(self, read: TokenPrompt, params: SamplingParams) -> int:
         """Most tokens of prompt and sample together."""
@@ -208,22 +231,17 @@ class Engine:
             return self.max_model_len
         return min(len(read.token_ids) + params.max_tokens, self.max_model_len)
 
-    def _sample(self, batch: Batch, logits: Tensor) -> None:
-        """Give each of the batch's samples its next token."""
+    def _sample(self, batch: Batch, logits: Tensor) -> Tokens:
+        """Give each of the batch's samples its next token, and those that its drafts foretold."""
         if not batch.samples:
-            return
-        logits = logits[batch.sample_endings]  # [num_samples, vocab_size]
-        self._check_logits(batch, logits)
-        token_ids = sample_tokens(logits, [sample.next_draw() for sample in batch.samples])
-        for sample, token_id in zip(batch.samples, token_ids, strict=True):
-            sample.push(token_id)
-        num_top = [sample.request.params.logprobs for sample in batch.samples]
-        rows = [row for row, num in enumerate(num_top) if num is not None]
-        if rows:
-            chosen = [token_ids[row] for row in rows]
-            reports = top_logprobs(logits[rows], chosen, [num_top[row] or 0 for row in rows])
-            for row, report in zip(rows, reports, strict=True):
-                batch.samples[row].logprobs.append(report)
+            return Tokens(0, 0, 0)
+        self._check_logits(batch, logits[batch.sample_rows])
+        drawn = walk_drafts(batch, logits)
+        num_drafts = sum(len(sample.draft.token_ids) for sample in batch.samples)
+        for sample, drafts in drawn.items():
+            self._scheduler.keep(sample, drafts)
+        num_drawn = sum(len(drafts) for drafts in drawn.values())
+        return Tokens(len(batch.samples) + num_drawn, num_drafts, num_drawn)
 
     def _check_logits(self, batch: Batch, logits: Tensor) -> None:
         """Refuse to sample from what broken weights give; -inf for a token is no harm."""
@@ -234,13 +252,15 @@ class Engine:
             name = f"logits of request {sample.request.request_id} in step {step}"
             expect(False, name, "finite, as sound weights make them", float(greatest[row]))
 
-    def _record(self, batch: Batch, seconds: float) -> None:
+    def _record(self, batch: Batch, tokens: Tokens, seconds: float) -> None:
         stats, forest, spec = self._stats, self._runner.forest, self._pool.spec
         token_bytes = self._kv_token_bytes
         self._stats = replace(
             stats,
             num_steps=stats.num_steps + 1,
-            num_generated_tokens=stats.num_generated_tokens + len(batch.samples),
+            num_generated_tokens=stats.num_generated_tokens + tokens.num_taken,
+            num_draft_tokens=stats.num_draft_tokens + tokens.num_drafts,
+            num_drawn_drafts=stats.num_drawn_drafts + tokens.num_drawn_drafts,
             num_computed_tokens=stats.num_computed_tokens + batch.num_tokens,
             seconds=stats.seconds + seconds,
             peak_num_nodes=max(stats.peak_num_nodes, int((forest.node_len > 0).sum())),

@@ -59,9 +59,10 @@ class Executor:
         Returns:
             [num_tokens, hidden_size], ready for `logits`.
         """
+        self._pool.move(step.moves)
         context = StepContext(
             plan=self._follow(step.forest),
-            positions=self._on_device(step.forest.query_position),
+            positions=self._on_device(step.forest.rotary_position),
             slots=self._on_device(step.slots),
         )
         return self._decoder(self._on_device(step.token_ids), context, self._kv)

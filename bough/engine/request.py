@@ -8,6 +8,7 @@ import numpy as np
 
 from bough.cache.radix import RadixNode
 from bough.engine.detokenizer import Detokenizer
+from bough.engine.drafts import Draft, PromptLookup
 from bough.engine.outputs import FinishReason, RequestOutput, SampleOutput
 from bough.engine.params import SamplingParams
 from bough.engine.sampler import Draw
@@ -70,6 +71,8 @@ class Sample:
         finish_reason: None while it runs or waits.
         node: the locked end of its path; None while it waits.
         is_branched: whether `node` is an open leaf of the sample's own.
+        lookup: where its drafts come from; None where there are none.
+        draft: guesses that stand behind its newest token in this step.
     """
 
     request: Request
@@ -81,6 +84,8 @@ class Sample:
     finish_reason: FinishReason | None = None
     node: RadixNode | None = None
     is_branched: bool = False
+    lookup: PromptLookup | None = None
+    draft: Draft = field(default_factory=Draft)
 
     @property
     def is_finished(self) -> bool:
@@ -95,6 +100,14 @@ class Sample:
     def path_token_ids(self) -> list[int]:
         """The prompt's tokens, then the sample's."""
         return self.request.prompt_token_ids + self.token_ids
+
+    def guess(self, most: int) -> Draft:
+        """Guess at most so many of its next tokens, all but the last that it may have."""
+        most = min(most, self.request.max_len - self.num_tokens - 1)
+        if self.lookup is None or most < 1:
+            return Draft()
+        self.lookup.follow(self.request.prompt_token_ids, self.token_ids)
+        return self.lookup.draft(most)
 
     def next_draw(self) -> Draw:
         """Say what decides the next token, and move the random stream on by what that takes."""

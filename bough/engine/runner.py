@@ -33,14 +33,16 @@ class Runner:
         """Compute a batch and store its KV.
 
         Returns:
-            [len(batch.endings), vocab_size] fp32 logits behind the last token of each ending.
+            [num_rows, vocab_size] fp32 logits, those of `Batch.logit_tokens`.
         """
         forest = self._tree.forest(batch.spans)
         slots = _slots(batch.spans, forest)
-        step = Step(forest=forest, token_ids=_token_ids(batch.spans), slots=slots)
+        step = Step(
+            forest=forest, token_ids=_token_ids(batch.spans), slots=slots, moves=batch.moves
+        )
         self._sender.send(step)
         hidden = self._executor.run(step)
-        return self._executor.logits(hidden, forest.query_indptr[1:][batch.endings] - 1)
+        return self._executor.logits(hidden, batch.logit_tokens(forest.query_indptr))
 
     @property
     def forest(self) -> Forest:
@@ -56,9 +58,9 @@ class Runner:
 def _token_ids(spans: list[QuerySpan]) -> npt.NDArray[np.int64]:
     """[num_tokens] the tokens of all spans."""
     token_ids: list[int] = []
-    for node, position, num_queries in spans:
-        begin = position - node.start
-        token_ids += node.tokens[begin : begin + num_queries]
+    for span in spans:
+        begin = span.position - span.node.start
+        token_ids += span.node.tokens[begin : begin + span.num_queries]
     return np.array(token_ids, dtype=np.int64)
 
 
@@ -68,6 +70,6 @@ def _slots(spans: list[QuerySpan], forest: Forest) -> npt.NDArray[np.int64]:
     offset = forest.query_position - forest.node_start[node] + forest.node_first_slot[node]
     at = forest.node_page_start[node] + offset // forest.page_size
     slots = forest.page_indices[at].astype(np.int64) * forest.page_size + offset % forest.page_size
-    num_stored = [node.start + node.num_computed for node, _, _ in spans]
+    num_stored = [span.node.start + span.node.num_computed for span in spans]
     is_stored = forest.query_position < np.repeat(num_stored, np.diff(forest.query_indptr))
     return np.where(is_stored, -1, slots)

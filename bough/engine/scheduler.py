@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from bough.cache.pool import KVPool, PoolExhausted
+from bough.cache.pool import KVPool, PoolExhausted, SlotMove
 from bough.cache.radix import RadixTree
 from bough.engine.batch import Batch, BatchBuilder
+from bough.engine.drafts import Draft
 from bough.engine.request import Sample
 
 
@@ -24,15 +25,24 @@ class Scheduler:
         pool: the tree's pool.
         max_num_seqs: most samples that run at once.
         max_num_batched_tokens: most tokens that one step computes.
+        num_draft_tokens: most guesses of a sample in a step.
     """
 
     def __init__(
-        self, tree: RadixTree, pool: KVPool, *, max_num_seqs: int, max_num_batched_tokens: int
+        self,
+        tree: RadixTree,
+        pool: KVPool,
+        *,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        num_draft_tokens: int = 0,
     ) -> None:
         self._tree = tree
         self._pool = pool
         self._max_num_seqs = max_num_seqs
         self._max_num_batched_tokens = max_num_batched_tokens
+        self._num_draft_tokens = num_draft_tokens
+        self._moves: list[SlotMove] = []
         self._waiting: deque[Sample] = deque()
         self._running: list[Sample] = []
         self._num_preemptions = 0
@@ -60,16 +70,27 @@ class Scheduler:
         """Choose the next step; while any sample is unfinished, it has tokens to compute."""
         if self._grow() or not self._running:
             self._admit()
+        if all(sample.is_branched for sample in self._running):
+            self._guess()
         builder = BatchBuilder(self._max_num_batched_tokens)
         for sample in self._running:
             builder.add(sample)
-        return builder.build()
+        moves, self._moves = self._moves, []
+        return builder.build(moves)
 
     def complete(self, batch: Batch) -> None:
         """Take note that the KV of the batch's tokens is stored."""
-        for node, position, num_queries in batch.spans:
-            end = position + num_queries - node.start
-            node.num_computed = max(node.num_computed, end)
+        for span in batch.spans:
+            end = span.position + span.num_queries - span.node.start
+            span.node.num_computed = max(span.node.num_computed, end)
+
+    def keep(self, sample: Sample, drawn: Sequence[int]) -> None:
+        """Keep the drafts that a sample drew, ascending, and drop its others."""
+        num_drafts = len(sample.draft.token_ids)
+        if num_drafts:
+            assert sample.node is not None
+            self._moves += self._tree.keep(sample.node, num_drafts, drawn)
+            sample.draft = Draft()
 
     def retire(self) -> None:
         """Give back the paths of the samples that are finished."""
@@ -94,6 +115,21 @@ class Scheduler:
             except PoolExhausted:
                 self._preempt_newest()
         return self._num_preemptions == num_before
+
+    def _guess(self) -> None:
+        """Put drafts behind the newest tokens, in steps of those alone.
+
+        They share what the step's budget has left, and leave every sample a page to grow into.
+        """
+        num_samples = max(1, len(self._running))
+        most = min(self._num_draft_tokens, self._max_num_batched_tokens // num_samples - 1)
+        for sample in self._running if most > 0 else ():
+            draft = sample.guess(most)
+            num_pages = -(-len(draft.token_ids) // self._pool.page_size) + num_samples
+            if draft.token_ids and num_pages <= self._pool.num_free:
+                assert sample.node is not None
+                self._tree.append(sample.node, *draft.token_ids)
+                sample.draft = draft
 
     def _append_newest(self, sample: Sample) -> None:
         assert sample.node is not None

@@ -12,6 +12,8 @@ class EngineStats:
     Args:
         num_steps: steps.
         num_generated_tokens: tokens that samples took.
+        num_draft_tokens: guesses that went through the model.
+        num_drawn_drafts: guesses that samples then drew, each of them a step spared.
         num_computed_tokens: tokens that went through the model, prompts and recomputed included.
         num_cached_tokens: prompt tokens of requests whose KV was stored when they were admitted.
         num_preemptions: times that a running sample had to wait again.
@@ -26,6 +28,8 @@ class EngineStats:
 
     num_steps: int = 0
     num_generated_tokens: int = 0
+    num_draft_tokens: int = 0
+    num_drawn_drafts: int = 0
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0
     num_preemptions: int = 0

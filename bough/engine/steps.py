@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bough.cache.pool import SlotMove
 from bough.forest import Forest
 from bough.parallel import Ranks
 from bough.plan.pages import changed_pages
@@ -21,11 +23,13 @@ class Step:
         forest: the batch.
         token_ids: [num_tokens] the queries' tokens.
         slots: [num_tokens] where the KV of each goes, -1 where it is stored already.
+        moves: KV that is to be moved first.
     """
 
     forest: Forest
     token_ids: npt.NDArray[np.int64]
     slots: npt.NDArray[np.int64]
+    moves: Sequence[SlotMove] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +42,7 @@ class _Message:
         num_pages: length of `page_indices`.
         token_ids: the step's.
         slots: the step's.
+        moves: the step's.
     """
 
     values: dict[str, Any]
@@ -46,6 +51,7 @@ class _Message:
     num_pages: int
     token_ids: npt.NDArray[np.int64]
     slots: npt.NDArray[np.int64]
+    moves: Sequence[SlotMove]
 
 
 class StepSender:
@@ -78,6 +84,7 @@ class StepSender:
             num_pages=len(indices),
             token_ids=step.token_ids,
             slots=step.slots,
+            moves=step.moves,
         )
         self._ranks.send(message)
         self._sent = forest
@@ -113,4 +120,9 @@ class StepReceiver:
             self._pages = pages
         self._pages[begin : begin + len(message.pages)] = message.pages
         forest = Forest(**message.values, page_indices=self._pages[:num_pages])
-        return Step(forest=forest, token_ids=message.token_ids, slots=message.slots)
+        return Step(
+            forest=forest,
+            token_ids=message.token_ids,
+            slots=message.slots,
+            moves=message.moves,
+        )

@@ -171,10 +171,13 @@ class RowsMachine(RuleBasedStateMachine):
         assert all(describe(forest) == content for forest, content in self.kept)
 
     def grow(self, node: RadixNode, num_pages: int) -> None:
-        for page in self.new_pages(num_pages):
-            node.pages.append(page)
-            node.tokens.extend([0] * PAGE_SIZE)
-            self.rows.add_page(node)
+        """Half of the pages one by one, the others at once."""
+        pages = self.new_pages(num_pages)
+        half = num_pages // 2
+        for new in [*([page] for page in pages[:half]), *filter(None, [pages[half:]])]:
+            node.pages.extend(new)
+            node.tokens.extend([0] * (PAGE_SIZE * len(new)))
+            self.rows.add_pages(node)
             self.rows.set_length(node)
 
     def new_pages(self, num_pages: int) -> list[int]:

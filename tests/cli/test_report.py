@@ -102,3 +102,8 @@ def test_sizes_are_read_with_decimal_and_binary_units(text: str, num_bytes: int)
 def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="size must be like 4GB"):
         parse_bytes(text)
+
+
+def test_drafts_are_told_where_there_are_any() -> None:
+    lines = report_lines(done(EngineStats(num_steps=40, num_draft_tokens=300, num_drawn_drafts=90)))
+    assert lines[-1] == "drafts     300 tokens guessed, 90 of them right; 40 steps in all"

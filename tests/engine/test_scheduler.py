@@ -70,7 +70,7 @@ class PretendEngine:
         assert len(batch.samples) <= self.max_num_seqs
         assert len({span.node for span in batch.spans}) == len(batch.spans)
         reached = {}
-        for node, position, num_queries in batch.spans:
+        for node, position, num_queries, _ in batch.spans:
             assert node.start <= position < position + num_queries <= node.end
             stored = node.start + node.num_computed
             assert position == (node.end - 1 if node.is_complete else stored)

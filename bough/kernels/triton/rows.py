@@ -13,7 +13,8 @@ from bough.kernels.triton.softmax import LN_2, LOG2_E
 def find_rows(tables, tile, first_row, num_rows, SHAPE: tl.constexpr, BLOCK_Q: tl.constexpr):
     """Find each row's query, what it sees, and how far the tile reads.
 
-    What it sees is the position up to which it does, and which tokens before that are hidden.
+    What it sees is the position up to which it does, and which tokens before that are hidden; all
+    rows see those up to `clear`.
 
     A row is one of the tile's queries at one query head of the group; `row // GROUP_SIZE` counts
     queries.
@@ -26,12 +27,15 @@ def find_rows(tables, tile, first_row, num_rows, SHAPE: tl.constexpr, BLOCK_Q: t
     ).to(tl.int64)
     position = tl.load(tables.query_position + query, mask=mask_row, other=-1)
     hidden = position
+    clear = -1
     if SHAPE.HAS_DRAFTS:
         hidden = tl.load(tables.query_hidden + query, mask=mask_row, other=0)
+        oldest = tl.load(tables.query_indices + begin + first_row // SHAPE.GROUP_SIZE)
+        clear = tl.load(tables.query_position + oldest) - 64
     # Of a tile's queries, the last sees as far into it as any other.
     newest = tl.load(tables.query_indices + begin + num_rows // SHAPE.GROUP_SIZE - 1)
     stop = tl.load(tables.query_position + newest) + 1
-    return offs_row, mask_row, query, position, hidden, stop
+    return offs_row, mask_row, query, position, (hidden, clear), stop
 
 
 @triton.jit

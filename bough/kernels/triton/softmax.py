@@ -18,7 +18,8 @@ def weigh(score, at, mask_kv, position, hidden, scale, peak, total, SHAPE: tl.co
         at: [tokens] positions.
         mask_kv: [tokens] which of them are there.
         position: [rows] the last position that each row sees.
-        hidden: [rows] which of the tokens before that it does not see, where there are drafts.
+        hidden: where there are drafts, [rows] which of the tokens before that it does not see, and
+            the position up to which nothing is hidden.
         scale: what products are multiplied by.
         peak: [rows] largest score so far.
         total: [rows] sum of weights so far.
@@ -34,9 +35,12 @@ def weigh(score, at, mask_kv, position, hidden, scale, peak, total, SHAPE: tl.co
     sees = mask_kv[None, :] & (at[None, :] <= position[:, None])
     if SHAPE.WINDOW > 0:
         sees = sees & (at[None, :] > position[:, None] - SHAPE.WINDOW)
-    if SHAPE.HAS_DRAFTS:
-        sees = sees & (_hides(hidden, position, at) == 0)
     score = tl.where(sees, score, float("-inf"))
+    if SHAPE.HAS_DRAFTS:
+        words, clear = hidden
+        last = tl.max(at)
+        if last > clear:
+            score = tl.where(_hides(words, position, at, last), float("-inf"), score)
     next_peak = tl.maximum(peak, tl.max(score, 1))
     base = tl.where(next_peak == float("-inf"), 0.0, next_peak)
     decay = tl.exp2(peak - base)
@@ -45,7 +49,7 @@ def weigh(score, at, mask_kv, position, hidden, scale, peak, total, SHAPE: tl.co
 
 
 @triton.jit
-def _hides(hidden, position, at):
+def _hides(words, position, at, last):
     """[rows, tokens] whether the bit is set that stands for a token in a row's word.
 
     Of each row's word the bits are taken that stand for the block's tokens, the last one's first:
@@ -54,11 +58,10 @@ def _hides(hidden, position, at):
     """
     NUM_TOKENS: tl.constexpr = at.shape[0]
     tl.static_assert(NUM_TOKENS <= 32)
-    last = tl.max(at)
     back = position - last
-    bits = hidden.to(tl.uint64, bitcast=True)
+    bits = words.to(tl.uint64, bitcast=True)
     older = bits >> tl.minimum(tl.maximum(back, 0), 63).to(tl.uint64)
     older = tl.where(back < 64, older, 0)
     newer = bits << tl.minimum(tl.maximum(-back, 0), 63).to(tl.uint64)
     bits = tl.where(back >= 0, older, newer).to(tl.uint32)
-    return (bits[:, None] >> (last - at).to(tl.uint32)[None, :]) & 1
+    return ((bits[:, None] >> (last - at).to(tl.uint32)[None, :]) & 1) != 0

@@ -9,6 +9,7 @@ the other ranks are ended with it.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,10 @@ import torch
 import torch.distributed as dist
 
 from bough.parallel.processes import RankProcesses
+
+# A step's message mostly fits one broadcast, its length included; a longer one takes two.
+_BLOCK_BYTES = 1 << 14
+_LENGTH_BYTES = 8
 
 
 class Ranks:
@@ -73,8 +78,13 @@ class Ranks:
         Raises:
             ChildProcessError: another rank is gone.
         """
-        if self.size > 1:
-            self._broadcast([message])
+        if self.size == 1:
+            return
+        data = pickle.dumps(message)
+        framed = len(data).to_bytes(_LENGTH_BYTES, "little") + data
+        self._broadcast(bytearray(framed[:_BLOCK_BYTES].ljust(_BLOCK_BYTES, b"\0")))
+        if len(framed) > _BLOCK_BYTES:
+            self._broadcast(bytearray(framed[_BLOCK_BYTES:]))
 
     def receive(self) -> Any:
         """Wait for what rank 0 sends, for as long as it takes.
@@ -82,7 +92,15 @@ class Ranks:
         Raises:
             ChildProcessError: another rank is gone.
         """
-        return self._broadcast([None])[0]
+        block = bytearray(_BLOCK_BYTES)
+        self._broadcast(block)
+        end = _LENGTH_BYTES + int.from_bytes(block[:_LENGTH_BYTES], "little")
+        data = block[_LENGTH_BYTES:end]
+        if end > _BLOCK_BYTES:
+            rest = bytearray(end - _BLOCK_BYTES)
+            self._broadcast(rest)
+            data += rest
+        return pickle.loads(data)
 
     def gather(self, value: object) -> list[Any]:
         """Collect a value of each rank, in their order, on every rank.
@@ -153,12 +171,13 @@ class Ranks:
         if fate is not None:
             raise ChildProcessError(fate) from cause
 
-    def _broadcast(self, messages: list[Any]) -> list[Any]:
+    def _broadcast(self, block: bytearray) -> None:
+        """Send a block from rank 0, or fill it on another rank."""
+        view = torch.frombuffer(block, dtype=torch.uint8)
         try:
-            dist.broadcast_object_list(messages, src=0, group=self._open_control())
+            dist.broadcast(view, src=0, group=self._open_control())
         except RuntimeError as error:
             raise self._lost(error) from error
-        return messages
 
     def _open_control(self) -> dist.ProcessGroup:
         if not self._is_open:

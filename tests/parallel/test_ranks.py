@@ -44,7 +44,7 @@ def test_a_rank_alone_needs_nobody() -> None:
 def test_ranks_add_up_until_one_dies_which_is_told_by_its_number() -> None:
     ranks = start_ranks(3, "cpu", ECHO)
     try:
-        for word in ("first", ["second", 2]):
+        for word in ("first", ["second", 2], "x" * 16_000, bytes(50_000)):
             with ranks.step():
                 ranks.send(word)
                 assert ranks.gather((0, word)) == [(0, word), (1, word), (2, word)]

@@ -26,7 +26,7 @@ _GOOD_ENOUGH_OF_MANY = 1.12
 # Of the limits that promise most, so many are dealt to workers to see what they take.
 _MOST_DEALT = 3
 # Where workers have more items each, the bound on the makespan tells as much as dealing them.
-_FEW_ITEMS = 8
+FEW_ITEMS = 8
 # Items of which more end in time are even enough whatever else there is.
 _MOST_STACKED = 16
 
@@ -144,7 +144,7 @@ def _is_good_enough(
     than end in time, so those of which k do find room beside each other k times at most.
     """
     workers = cost.device.num_workers
-    if int(num_tiles[0] @ work.num_items) <= _FEW_ITEMS * workers:
+    if int(num_tiles[0] @ work.num_items) <= FEW_ITEMS * workers:
         (items,) = _falling(num_tiles, tile_tokens, work, cost)
         return _makespan(items, cost) <= bound * _GOOD_ENOUGH
     limit = bound * _GOOD_ENOUGH_OF_MANY
@@ -179,7 +179,7 @@ def _best(items: list[_Items], merging: Seconds, cost: CostModel) -> int:
 
 def _makespan(items: _Items, cost: CostModel) -> float:
     """Deal items to workers where they have few each; else trust the bound."""
-    if items.num.sum() > _FEW_ITEMS * cost.device.num_workers:
+    if items.num.sum() > FEW_ITEMS * cost.device.num_workers:
         return _least_makespan(items, cost)
     return _dealt(items.seconds.repeat(items.num), cost.device.num_workers)
 

@@ -70,10 +70,18 @@ def fold(forest: Forest, cost: CostModel) -> Tasks:
     stop = forest.node_start + length
     fixed[folded], per_token[folded] = own_fixed[is_folded], own_per_token[is_folded]
     seconds = float((fixed + per_token * (stop - start)).sum()) + _merging(tasks, cost)
-    fixed[inner], per_token[inner] = own_fixed, own_per_token
-    if float((fixed + per_token * stop).sum()) < seconds:
-        return _tasks(forest, own, np.zeros_like(start))
-    return tasks
+    return read_apart(forest) if seconds_apart(forest, cost) < seconds else tasks
+
+
+def read_apart(forest: Forest) -> Tasks:
+    """Fold every node: each query has one task, from position 0 on."""
+    return _tasks(forest, forest.node_num_queries, np.zeros_like(forest.node_start))
+
+
+def seconds_apart(forest: Forest, cost: CostModel) -> float:
+    """Worker-seconds of the tasks of `read_apart`."""
+    stop = forest.node_start + forest.node_visible_len
+    return float(cost.tiles(forest.node_num_queries, stop).sum())
 
 
 def _fold_where_it_pays(

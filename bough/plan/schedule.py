@@ -12,8 +12,8 @@ from bough.forest import Forest
 from bough.plan.assign import Assignment, assign
 from bough.plan.block import Blocks, cut_to_blocks
 from bough.plan.cost import CostModel
-from bough.plan.divide import Division, divide, merge_seconds
-from bough.plan.fold import Tasks, fold
+from bough.plan.divide import FEW_ITEMS, Division, divide, merge_seconds
+from bough.plan.fold import Tasks, fold, read_apart, seconds_apart
 from bough.plan.items import list_items
 from bough.plan.partials import number_partials
 from bough.plan.segments import find_segments
@@ -124,8 +124,32 @@ class Schedule:
 
 
 def make_schedule(forest: Forest, cost: CostModel) -> Schedule:
-    """Fold, cut, divide and lay out; pure, and costs no more than a millisecond."""
+    """Fold, cut, divide and lay out; pure, and costs no more than a millisecond.
+
+    Folding counts work alone. Where workers have few items each, sharing may need less of it and
+    still end later, in longer tiles and a merge: then reading everything apart is laid out too.
+    """
     tasks = fold(forest, cost)
+    schedule = _schedule(forest, tasks, cost)
+    is_shared = len(tasks.query) > len(forest.subtree[0])
+    workers = cost.device.num_workers
+    if workers == 1 or not is_shared or len(schedule.items) > FEW_ITEMS * workers:
+        return schedule
+    # Dealt by falling cost, items end a longest one after their even share at the latest.
+    items = schedule.item_seconds
+    latest = float(items.sum()) / workers + float(items.max()) + schedule.merge_seconds
+    if seconds_apart(forest, cost) / workers >= latest:
+        return schedule
+    apart = _schedule(forest, read_apart(forest), cost)
+    return min(schedule, apart, key=_dealt_seconds)
+
+
+def _dealt_seconds(schedule: Schedule) -> float:
+    falling = np.sort(schedule.item_seconds)[::-1]
+    return assign(falling, schedule.num_workers).makespan + schedule.merge_seconds
+
+
+def _schedule(forest: Forest, tasks: Tasks, cost: CostModel) -> Schedule:
     blocks = cut_to_blocks(forest, tasks, cost)
     division = divide(blocks, forest.num_queries, cost)
     return _lay_out(forest, tasks, blocks, division, cost)

@@ -35,6 +35,8 @@ class Device:
             that holds its rows, and a node is read once per tile of the greatest.
         latent_tile_heights: the same for tied specs, whose tiles are taller: many heads share a
             latent.
+        most_sums: a tile's rows x columns of the value that a worker can hold, which lowers the
+            greatest height for wide latents.
         kv_quantum: KV tokens are cut in multiples of this.
         is_split_by_head: whether a tile covers one stored head or all of them.
     """
@@ -54,6 +56,7 @@ class Device:
     row_quantum: int
     tile_heights: tuple[int, ...]
     latent_tile_heights: tuple[int, ...]
+    most_sums: int
     kv_quantum: int
     is_split_by_head: bool
 
@@ -109,6 +112,7 @@ CPU = Device(
     row_quantum=1,
     tile_heights=(4096,),
     latent_tile_heights=(4096,),
+    most_sums=1 << 30,
     kv_quantum=1,
     is_split_by_head=False,
 )
@@ -120,6 +124,7 @@ _HOPPER: dict[str, Any] = {
     "row_quantum": 16,
     "tile_heights": (16, 64),
     "latent_tile_heights": (16, 64, 128),
+    "most_sums": 128 * 256,
     "kv_quantum": 64,
     "is_split_by_head": True,
 }

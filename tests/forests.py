@@ -48,6 +48,7 @@ def devices(draw: st.DrawFn) -> Device:
         row_quantum=draw(st.sampled_from([1, 16])),
         tile_heights=draw(st.sampled_from(HEIGHTS)),
         latent_tile_heights=draw(st.sampled_from(HEIGHTS)),
+        most_sums=draw(st.sampled_from([64, 1 << 20])),
         kv_quantum=draw(st.sampled_from([1, 4, 64])),
         is_split_by_head=draw(st.booleans()),
     )
@@ -224,7 +225,7 @@ def assert_keeps_classes_apart(plan: Plan) -> None:
         for item in items:
             rows = int(tables.tile_num_queries[item // splits]) * cost.spec.group_size
             assert rows <= height or cost.max_tile_queries == 1
-    assert int(tables.class_workers.sum()) <= max(cost.device.num_workers, len(heights))
+    assert int(tables.class_workers.sum()) <= max(cost.num_workers, len(heights))
 
 
 def random_problem(

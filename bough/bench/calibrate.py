@@ -186,7 +186,7 @@ def expected_seconds(plan: Plan, device: Device) -> float:
     rate = cost.rate(schedule.tile_num_queries, _readers(schedule))
     seconds = device.tile_seconds + rate * schedule.tile_num_heads / splits * tokens
     of_items = seconds[schedule.items // splits]
-    makespan = assign(-np.sort(-of_items), device.num_workers).makespan
+    makespan = assign(-np.sort(-of_items), cost.num_workers).makespan
     return makespan + float(merge_seconds(np.asarray(schedule.num_partials), cost))
 
 

@@ -15,8 +15,9 @@ and t tokens:
 or the sum of the two where a device reads and computes in turn. Tiles that hold other queries of
 the same node read its tokens side by side: from memory once, and each from the cache.
 The worker rates are the device's, divided by its workers: C is in worker-seconds, and a schedule
-whose workers are evenly loaded takes sum(C) / num_workers. A query that is cut into several tiles
-leaves a partial in fp32 for each of them, written once and read once:
+whose workers are evenly loaded takes sum(C) / num_workers. Where one query's rows fill several
+workers, these count as one, and all but the first read the tokens from the cache. A query that is
+cut into several tiles leaves a partial in fp32 for each of them, written once and read once:
 
     P(n) = n x (partial_seconds + 2 x 4 x num_q_heads x (v_dim + 1) / worker bandwidth)
 
@@ -58,10 +59,24 @@ class CostModel:
         """Tiles that share the stored heads of one piece of work."""
         return self.spec.num_kv_heads if self.device.is_split_by_head else 1
 
-    @property
+    @cached_property
     def tile_heights(self) -> tuple[int, ...]:
-        """Heights at which tiles of the spec run, ascending."""
-        return self.device.latent_tile_heights if self.spec.tied else self.device.tile_heights
+        """Heights at which tiles of the spec run, ascending; latents have kernels of one height."""
+        spec, device = self.spec, self.device
+        heights = device.latent_tile_heights if spec.tied else device.tile_heights
+        lowest, *taller = heights
+        fitting = (lowest, *(n for n in taller if n * spec.v_dim <= device.most_sums))
+        return fitting[-1:] if spec.tied and spec.nope_dim == spec.v_dim else fitting
+
+    @property
+    def workers_per_item(self) -> int:
+        """Workers that an item takes side by side: one, where a query's rows fit a tile."""
+        return -(-self.spec.group_size // self.tile_heights[-1])
+
+    @cached_property
+    def num_workers(self) -> int:
+        """Items that run side by side."""
+        return max(1, self.device.num_workers // self.workers_per_item)
 
     @property
     def max_tile_queries(self) -> int:
@@ -79,17 +94,18 @@ class CostModel:
         itemsize = max(self.itemsize, self.device.min_itemsize)
         shared_again = (self.num_head_splits - 1) * self.spec.rope_bytes(itemsize)
         stored = self.spec.kv_bytes(1, itemsize) + shared_again
-        return stored * self.device.num_workers / self.device.bandwidth
+        return stored * self.num_workers / self.device.bandwidth
 
     @cached_property
     def _per_pair(self) -> float:
         products = self.spec.flops(1) / self.device.matmul_rate
         softmax = self.spec.num_q_heads / self.device.score_rate
-        return (products + softmax) * self.device.num_workers
+        return (products + softmax) * self.num_workers
 
     @cached_property
     def _from_cache(self) -> float:
-        return self._per_token * self.device.bandwidth / self.device.cache_bandwidth
+        slower = self.device.bandwidth / self.device.cache_bandwidth
+        return self._per_token * slower * self.workers_per_item
 
     def tile_class(self, num_queries: Counts) -> Index:
         """Place in `tile_heights` of the height at which each count of queries runs."""
@@ -134,10 +150,10 @@ class CostModel:
     def partials(self, num_partials: Counts) -> Seconds:
         """Cost of writing partials of whole queries and merging them."""
         size = 8 * self.spec.num_q_heads * (self.spec.v_dim + 1)
-        moved = size * self.device.num_workers / self.device.bandwidth
+        moved = size * self.num_workers / self.device.bandwidth
         return np.asarray(num_partials * (self.device.partial_seconds + moved))
 
     @property
     def merge(self) -> float:
         """Fixed cost of the merging pass, which every worker waits for."""
-        return self.device.merge_seconds * self.device.num_workers
+        return self.device.merge_seconds * self.num_workers

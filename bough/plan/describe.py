@@ -27,7 +27,7 @@ def describe(forest: Forest, schedule: Schedule, cost: CostModel) -> str:
         f"reads     {read} KV tokens; request by request {apart} "
         f"({apart / max(1, read):.1f}x as many)",
         f"tiles     {num_items} = {schedule.num_tiles} x {schedule.num_head_splits} head splits "
-        f"on {cost.device.num_workers} workers of {cost.device.name}",
+        f"on {cost.num_workers} workers of {cost.device.name}",
         f"merging   {schedule.num_partials} partials for "
         f"{int((schedule.query_num_tiles > 1).sum())} queries",
         f"expected  {schedule.seconds * 1e6:.1f} us, of it tiles {schedule.makespan * 1e6:.1f} us; "

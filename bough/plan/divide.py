@@ -72,7 +72,7 @@ def divide(blocks: Blocks, num_queries: int, cost: CostModel) -> Division:
     if not len(num_tokens):
         return Division(num_tokens, num_tokens, work, 0.0)
     bound = lower_bound(work, cost)
-    if cost.device.num_workers == 1:
+    if cost.num_workers == 1:
         return Division(np.ones_like(num_tokens), np.maximum(1, num_tokens), work, bound)
     num_tiles, tile_tokens = _tiles(_LIMITS[:1] * bound, work, cost)
     if _is_good_enough(num_tiles, tile_tokens, work, bound, cost):
@@ -95,7 +95,7 @@ def lower_bound(work: Work, cost: CostModel) -> float:
         work: one block at least.
         cost: the cost model.
     """
-    fixed, workers = cost.device.tile_seconds, cost.device.num_workers
+    fixed, workers = cost.device.tile_seconds, cost.num_workers
     variable, num_items = work.rate * work.num_tokens, work.num_items
     total, least_items = float(variable @ num_items), int(num_items.sum())
 
@@ -143,7 +143,7 @@ def _is_good_enough(
     Of many items it is enough that they can be stacked: a worker has no more items of one cost
     than end in time, so those of which k do find room beside each other k times at most.
     """
-    workers = cost.device.num_workers
+    workers = cost.num_workers
     if int(num_tiles[0] @ work.num_items) <= FEW_ITEMS * workers:
         (items,) = _falling(num_tiles, tile_tokens, work, cost)
         return _makespan(items, cost) <= bound * _GOOD_ENOUGH
@@ -179,9 +179,9 @@ def _best(items: list[_Items], merging: Seconds, cost: CostModel) -> int:
 
 def _makespan(items: _Items, cost: CostModel) -> float:
     """Deal items to workers where they have few each; else trust the bound."""
-    if items.num.sum() > FEW_ITEMS * cost.device.num_workers:
+    if items.num.sum() > FEW_ITEMS * cost.num_workers:
         return _least_makespan(items, cost)
-    return _dealt(items.seconds.repeat(items.num), cost.device.num_workers)
+    return _dealt(items.seconds.repeat(items.num), cost.num_workers)
 
 
 def _least_makespan(items: _Items, cost: CostModel) -> float:
@@ -190,7 +190,7 @@ def _least_makespan(items: _Items, cost: CostModel) -> float:
     Some worker has k + 1 of the first `k x num_workers + 1` items, each of the last one's cost at
     least; and all work together takes its share of every worker.
     """
-    workers = cost.device.num_workers
+    workers = cost.num_workers
     ends = items.num.cumsum()
     heads = np.arange(0, ends[-1], workers)
     nth = items.seconds[ends.searchsorted(heads, side="right")]
@@ -216,4 +216,4 @@ def _merge_seconds(num_tiles: Index, blocks: Blocks, num_queries: int, cost: Cos
 
 def merge_seconds(num_partials: Index, cost: CostModel) -> Seconds:
     """Seconds of writing and merging some numbers of partials."""
-    return (cost.partials(num_partials) + cost.merge * (num_partials > 0)) / cost.device.num_workers
+    return (cost.partials(num_partials) + cost.merge * (num_partials > 0)) / cost.num_workers

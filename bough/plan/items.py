@@ -60,7 +60,7 @@ def list_items(
         item=item,
         seconds=seconds.repeat(per_tile),
         class_indptr=class_indptr,
-        class_workers=_share(class_seconds.tolist(), cost.device.num_workers),
+        class_workers=_share(class_seconds.tolist(), cost.num_workers),
     )
 
 

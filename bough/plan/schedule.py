@@ -132,7 +132,7 @@ def make_schedule(forest: Forest, cost: CostModel) -> Schedule:
     tasks = fold(forest, cost)
     schedule = _schedule(forest, tasks, cost)
     is_shared = len(tasks.query) > len(forest.subtree[0])
-    workers = cost.device.num_workers
+    workers = cost.num_workers
     if workers == 1 or not is_shared or len(schedule.items) > FEW_ITEMS * workers:
         return schedule
     # Dealt by falling cost, items end a longest one after their even share at the latest.
@@ -188,7 +188,7 @@ def _lay_out(
         class_indptr=items.class_indptr,
         class_workers=items.class_workers,
         tile_seconds=item_seconds / num_heads,
-        num_workers=cost.device.num_workers,
+        num_workers=cost.num_workers,
         num_head_splits=cost.num_head_splits,
         num_partials=partials.num,
         merge_seconds=float(merge_seconds(np.asarray(len(partials.indices)), cost)),

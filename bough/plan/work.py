@@ -45,7 +45,7 @@ def measure_work(blocks: Blocks, cost: CostModel) -> Work:
         blocks: the blocks.
         cost: the cost model.
     """
-    splits, device, num_tokens = cost.num_head_splits, cost.device, blocks.num_tokens
+    splits, num_tokens = cost.num_head_splits, blocks.num_tokens
     readers = np.bincount(blocks.task)[blocks.task]
     most = int(readers.max(initial=0)) + 1
     found, at = distinct(blocks.num_queries * most + readers)
@@ -53,7 +53,7 @@ def measure_work(blocks: Blocks, cost: CostModel) -> Work:
     heads = np.ones_like(num_tokens)
     if len(cost.tile_heights) > 1 and not cost.spec.tied:
         seconds = rate * num_tokens
-        share = float(seconds.sum()) * splits / device.num_workers * _MOST_SHARE
+        share = float(seconds.sum()) * splits / cost.num_workers * _MOST_SHARE
         longest = (np.equal(cost.tile_class(found // most), 0) * min(_MOST_SECONDS, share))[at]
         num = 2
         while splits % num == 0:

@@ -73,7 +73,6 @@ def compile_latent(
         "PAGE_SIZE": BLOCK_KV if has_boxes else 1,
         "HAS_BOXES": has_boxes,
         "HAS_SINKS": has_sinks,
-        "MOST_HEADS": 1,
         "NUM_SLICES": 2,
         "NUM_STAGES": shape.num_stages,
         **shape.registers,
@@ -100,12 +99,8 @@ def compile_latent(
 def compile_merge(text: str, most_partials: int) -> Any:
     """Compile the merge at the blocks that latents choose."""
     kernel, arguments, options = merge_source(text, most_partials)
-    block = merge_block(most_partials, AttentionSpec.parse(text).v_dim)
-    arguments |= {
-        "BLOCK_PARTIALS": block.partials,
-        "BLOCK_HEADS": block.heads,
-        "BLOCK_V": block.columns,
-    }
+    block = merge_block(most_partials, 1, AttentionSpec.parse(text).v_dim)
+    arguments["BLOCK"] = block
     return compile_kernel(kernel, arguments, options)
 
 

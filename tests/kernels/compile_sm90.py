@@ -30,6 +30,7 @@ from bough.kernels.triton.arguments import (
 from bough.kernels.triton.attend_tiles import attend_tiles
 from bough.kernels.triton.config import merge_block, tile_config
 from bough.kernels.triton.merge_states import merge_states
+from bough.kernels.triton.padding import padded
 from bough.spec import NUM_SCALES, AttentionSpec
 
 SPECS = (
@@ -101,9 +102,8 @@ def merge_source(text: str, most: int) -> tuple[Any, dict[str, Any], dict[str, A
         "NUM_Q_HEADS": spec.num_q_heads,
         "V_DIM": spec.v_dim,
         "HAS_SINKS": False,
-        "BLOCK_PARTIALS": block.partials,
-        "BLOCK_HEADS": block.heads,
-        "BLOCK_V": block.columns,
+        "BLOCK": block,
+        "ALL_COLUMNS": padded(spec.v_dim),
     }
     return merge_states, arguments, {"num_warps": 4}
 

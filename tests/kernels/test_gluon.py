@@ -46,12 +46,14 @@ def test_wide_latents_need_whole_blocks_in_pages_for_three_stages() -> None:
 
 
 @pytest.mark.parametrize("v_dim", [128, 256, 512])
+@pytest.mark.parametrize("num_queries", [1, 16, 300])
 @pytest.mark.parametrize("most", [2, 5, 33, 128, 1000])
-def test_merging_programs_cover_all_columns_once(most: int, v_dim: int) -> None:
-    block = merge_block(most, v_dim)
+def test_merging_programs_cover_all_columns_once(most: int, num_queries: int, v_dim: int) -> None:
+    block = merge_block(most, num_queries, v_dim)
     assert v_dim % block.columns == 0
     assert block.partials * block.heads * block.columns <= 4096
-    assert block.partials & (block.partials - 1) == 0
+    assert block.few * block.heads * v_dim <= 4096
+    assert all(count & (count - 1) == 0 for count in (block.partials, block.few))
 
 
 def test_no_configuration_spills_registers_on_sm_90() -> None:

@@ -110,6 +110,19 @@ def test_the_same_forest_gives_the_same_schedule() -> None:
         assert np.array_equal(array, getattr(second, name)), name
 
 
+@pytest.mark.parametrize(
+    ("text", "heights", "num_workers"),
+    [("gla:128:2", (128,), 132), ("mla:64", (64,), 132), ("mla:128", (64,), 66)],
+)
+def test_a_query_whose_rows_fill_two_workers_is_planned_for_pairs_of_them(
+    text: str, heights: tuple[int, ...], num_workers: int
+) -> None:
+    cost = cost_on(H100, AttentionSpec.parse(text))
+    assert (cost.tile_heights, cost.num_workers) == (heights, num_workers)
+    schedule = make_schedule(forest_from_text("16|5056", 64), cost)
+    assert len(schedule.items) <= num_workers
+
+
 def test_describe_names_what_is_read_and_what_is_expected() -> None:
     text = make_plan(forest_from_text("1,16|4096,128"), GQA, H100).describe()
     assert "17 nodes, 16 requests" in text

@@ -25,7 +25,7 @@ class GluonBackend(TritonBackend):
         if plan.num_launched_items:
             launch_latents(q, rows, plan, states, sinks)
         if plan.has_merge:
-            block = merge_block(plan.most_partials, plan.cost.spec.v_dim)
+            block = merge_block(plan.most_partials, len(q), plan.cost.spec.v_dim)
             launch_merge(states, sinks, plan, block)
         return states.out, states.lse
 

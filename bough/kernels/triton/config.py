@@ -85,11 +85,16 @@ def _fp8_config(spec: AttentionSpec) -> TileConfig:
 
 
 class MergeBlock(NamedTuple):
-    """What a merging program reads at a time: partials, heads, and columns of each."""
+    """What a merging program reads at a time: partials, heads, and columns of each.
+
+    A query of at most `few` partials is merged by one program a block of heads, all columns and
+    `few` partials at a time.
+    """
 
     partials: int
     heads: int
     columns: int
+    few: int = 1
 
 
 def merge_block(most_partials: int, v_dim: int) -> MergeBlock:

@@ -15,6 +15,7 @@ from bough.kernels.triton.arguments import (
 )
 from bough.kernels.triton.config import MergeBlock
 from bough.kernels.triton.merge_states import merge_states
+from bough.kernels.triton.padding import padded
 from bough.kv import KV, QuantizedKV
 from bough.plan import Plan
 from bough.spec import NUM_SCALES, AttentionSpec
@@ -103,8 +104,7 @@ def launch_merge(states: States, sinks: torch.Tensor | None, plan: Plan, block: 
         NUM_Q_HEADS=spec.num_q_heads,
         V_DIM=spec.v_dim,
         HAS_SINKS=sinks is not None,
-        BLOCK_PARTIALS=block.partials,
-        BLOCK_HEADS=block.heads,
-        BLOCK_V=block.columns,
+        BLOCK=block,
+        ALL_COLUMNS=padded(spec.v_dim),
         num_warps=4,
     )

@@ -18,53 +18,86 @@ def merge_states(
     NUM_Q_HEADS: tl.constexpr,
     V_DIM: tl.constexpr,
     HAS_SINKS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ALL_COLUMNS: tl.constexpr,
+):
+    """Combine partials by their log-sum-exp; write 0 and -inf for queries that no tile serves.
+
+    The partials of a query that has few are merged by the first of its programs, all columns at
+    once; else every program merges columns of its own.
+    """
+    query = tl.program_id(0)
+    if tl.load(query_num_tiles_ptr + query) != 1:
+        begin = tl.load(merge_indptr_ptr + query)
+        stop = tl.load(merge_indptr_ptr + query + 1)
+        of_query = merge_indices_ptr + begin
+        first_head = tl.program_id(1) * BLOCK.heads
+        first_column = tl.program_id(2) * BLOCK.columns
+        if stop - begin > BLOCK.few:
+            merge_columns(
+                states, sinks_ptr, of_query, stop - begin, query, first_head, first_column,
+                NUM_Q_HEADS, V_DIM, HAS_SINKS, BLOCK.partials, BLOCK.heads, BLOCK.columns,
+            )  # fmt: skip
+        elif first_column == 0:
+            merge_columns(
+                states, sinks_ptr, of_query, stop - begin, query, first_head, 0,
+                NUM_Q_HEADS, V_DIM, HAS_SINKS, BLOCK.few, BLOCK.heads, ALL_COLUMNS,
+            )  # fmt: skip
+
+
+@triton.jit
+def merge_columns(
+    states,
+    sinks_ptr,
+    indices_ptr,
+    num_partials,
+    query,
+    first_head,
+    first_column,
+    NUM_Q_HEADS: tl.constexpr,
+    V_DIM: tl.constexpr,
+    HAS_SINKS: tl.constexpr,
     BLOCK_PARTIALS: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
     BLOCK_V: tl.constexpr,
 ):
-    """Combine partials by their log-sum-exp; write 0 and -inf for queries that no tile serves.
-
-    A program merges BLOCK_V columns, the `program_id(2)`-th so many.
-    """
-    query = tl.program_id(0)
-    if tl.load(query_num_tiles_ptr + query) != 1:
-        offs_partial = tl.arange(0, BLOCK_PARTIALS)
-        offs_head = tl.program_id(1) * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS)
-        offs_v = tl.program_id(2) * BLOCK_V + tl.arange(0, BLOCK_V)
-        mask_head = offs_head < NUM_Q_HEADS
-        mask_v = offs_v < V_DIM
-        peak = tl.full([BLOCK_HEADS], float("-inf"), tl.float32)
-        total = tl.zeros([BLOCK_HEADS], tl.float32)
-        acc = tl.zeros([BLOCK_HEADS, BLOCK_V], tl.float32)
-        stop = tl.load(merge_indptr_ptr + query + 1)
-        for first in range(tl.load(merge_indptr_ptr + query), stop, BLOCK_PARTIALS):
-            mask_partial = first + offs_partial < stop
-            partial = tl.load(merge_indices_ptr + first + offs_partial, mask=mask_partial, other=0)
-            # [BLOCK_PARTIALS, BLOCK_HEADS]
-            row = partial.to(tl.int64)[:, None] * NUM_Q_HEADS + offs_head[None, :]
-            mask = mask_partial[:, None] & mask_head[None, :]
-            lse = tl.load(states.partial_lse + row, mask=mask, other=float("-inf")) * LOG2_E
-            out = tl.load(  # [BLOCK_PARTIALS, BLOCK_HEADS, BLOCK_V]
-                states.partial_out + row[:, :, None] * V_DIM + offs_v[None, None, :],
-                mask=mask[:, :, None] & mask_v[None, None, :],
-                other=0.0,
-            )
-            next_peak = tl.maximum(peak, tl.max(lse, 0))
-            base = tl.where(next_peak == float("-inf"), 0.0, next_peak)
-            decay = tl.exp2(peak - base)
-            weight = tl.exp2(lse - base[None, :])
-            total = total * decay + tl.sum(weight, 0)
-            acc = acc * decay[:, None] + tl.sum(out * weight[:, :, None], 0)
-            peak = next_peak
-        if HAS_SINKS:
-            sink = tl.load(sinks_ptr + offs_head, mask=mask_head, other=0.0).to(tl.float32) * LOG2_E
-            is_seen = total > 0
-            total += tl.where(is_seen, tl.exp2(sink - tl.where(is_seen, peak, 0.0)), 0.0)
-        row = query.to(tl.int64) * NUM_Q_HEADS + offs_head
-        divisor = tl.where(total > 0, total, 1.0)
-        tl.store(
-            states.out + row[:, None] * V_DIM + offs_v[None, :],
-            (acc / divisor[:, None]).to(states.out.dtype.element_ty),
-            mask=mask_head[:, None] & mask_v[None, :],
+    """Merge some heads and columns of a query's partials, a block of partials at a time."""
+    offs_partial = tl.arange(0, BLOCK_PARTIALS)
+    offs_head = first_head + tl.arange(0, BLOCK_HEADS)
+    offs_v = first_column + tl.arange(0, BLOCK_V)
+    mask_head = offs_head < NUM_Q_HEADS
+    mask_v = offs_v < V_DIM
+    peak = tl.full([BLOCK_HEADS], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_HEADS], tl.float32)
+    acc = tl.zeros([BLOCK_HEADS, BLOCK_V], tl.float32)
+    for first in range(0, num_partials, BLOCK_PARTIALS):
+        mask_partial = first + offs_partial < num_partials
+        partial = tl.load(indices_ptr + first + offs_partial, mask=mask_partial, other=0)
+        # [BLOCK_PARTIALS, BLOCK_HEADS]
+        row = partial.to(tl.int64)[:, None] * NUM_Q_HEADS + offs_head[None, :]
+        mask = mask_partial[:, None] & mask_head[None, :]
+        lse = tl.load(states.partial_lse + row, mask=mask, other=float("-inf")) * LOG2_E
+        out = tl.load(  # [BLOCK_PARTIALS, BLOCK_HEADS, BLOCK_V]
+            states.partial_out + row[:, :, None] * V_DIM + offs_v[None, None, :],
+            mask=mask[:, :, None] & mask_v[None, None, :],
+            other=0.0,
         )
-        tl.store(states.lse + row, (peak + tl.log2(total)) * LN_2, mask=mask_head)
+        next_peak = tl.maximum(peak, tl.max(lse, 0))
+        base = tl.where(next_peak == float("-inf"), 0.0, next_peak)
+        decay = tl.exp2(peak - base)
+        weight = tl.exp2(lse - base[None, :])
+        total = total * decay + tl.sum(weight, 0)
+        acc = acc * decay[:, None] + tl.sum(out * weight[:, :, None], 0)
+        peak = next_peak
+    if HAS_SINKS:
+        sink = tl.load(sinks_ptr + offs_head, mask=mask_head, other=0.0).to(tl.float32) * LOG2_E
+        is_seen = total > 0
+        total += tl.where(is_seen, tl.exp2(sink - tl.where(is_seen, peak, 0.0)), 0.0)
+    row = query.to(tl.int64) * NUM_Q_HEADS + offs_head
+    divisor = tl.where(total > 0, total, 1.0)
+    tl.store(
+        states.out + row[:, None] * V_DIM + offs_v[None, :],
+        (acc / divisor[:, None]).to(states.out.dtype.element_ty),
+        mask=mask_head[:, None] & mask_v[None, :],
+    )
+    tl.store(states.lse + row, (peak + tl.log2(total)) * LN_2, mask=mask_head)

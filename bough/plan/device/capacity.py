@@ -40,7 +40,7 @@ class DeviceCapacity:
             max_pages: columns of the page table.
             cost: what the plan is made for.
         """
-        num_pieces = -(-4 * cost.device.num_workers // cost.num_head_splits)
+        num_pieces = -(-4 * cost.num_workers // cost.num_head_splits)
         return cls(
             num_requests=num_requests,
             max_pages=max_pages,

@@ -17,6 +17,8 @@ _MOST_STAGES = 6
 # What a merging program holds at a time, 32 numbers a thread.
 _MOST_PARTIALS = 128
 _MERGED_NUMBERS = 4096
+# Partials that all queries together have programs for.
+_MERGED_BY_ALL = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,18 +84,23 @@ def choose_shape(spec: AttentionSpec, has_boxes: bool) -> Shape:
     return Shape(kernel="narrow", num_stages=num_stages, registers=registers)
 
 
-def merge_block(most_partials: int, v_dim: int) -> MergeBlock:
+def merge_block(most_partials: int, num_queries: int, v_dim: int) -> MergeBlock:
     """Choose what a merging program reads at a time.
 
     Few partials are merged one after the other, for many heads at once. Many belong to few
     queries: they are read all at once, and their columns are dealt to programs of their own, or
-    too few would read and each would wait too often.
+    too few would read and each would wait too often. Where one query among many has most of them,
+    all others leave the programs that it needs idle, so these read longer.
 
     Args:
         most_partials: partials of the query that has most.
+        num_queries: queries that may have partials.
         v_dim: columns of an output.
     """
     if most_partials <= 4:
         return MergeBlock(partials=1, heads=8, columns=v_dim)
-    partials = min(_MOST_PARTIALS, 1 << (most_partials - 1).bit_length())
-    return MergeBlock(partials=partials, heads=1, columns=min(v_dim, _MERGED_NUMBERS // partials))
+    few = _MERGED_NUMBERS // v_dim
+    most = max(few, min(_MOST_PARTIALS, _MERGED_BY_ALL // num_queries))
+    partials = 1 << (min(most_partials, most) - 1).bit_length()
+    columns = min(v_dim, _MERGED_NUMBERS // partials)
+    return MergeBlock(partials=partials, heads=1, columns=columns, few=min(few, partials))

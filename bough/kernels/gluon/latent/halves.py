@@ -54,7 +54,6 @@ def attend_halves(
     ROPE_DIM: gl.constexpr,
     PAGE_SIZE: gl.constexpr,
     HAS_SINKS: gl.constexpr,
-    MOST_HEADS: gl.constexpr,
     NUM_SLICES: gl.constexpr,
     NUM_STAGES: gl.constexpr,
     ADDER_REGISTERS: gl.constexpr,
@@ -63,7 +62,7 @@ def attend_halves(
     """Attend 64 rows to segments."""
     BLOCK_KV: gl.constexpr = 64
     dtype: gl.constexpr = plane.ptr.dtype.element_ty
-    work = find_work(tables, NUM_KV_HEADS, GROUP_SIZE, MOST_HEADS, NUM_SLICES, 64, BLOCK_KV, False)
+    work = find_work(tables, NUM_KV_HEADS, GROUP_SIZE, NUM_SLICES, 64, BLOCK_KV, False)
     TILE: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
     VECTOR: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     q_nope = gl.allocate_shared_memory(dtype, [64, V_DIM], TILE)

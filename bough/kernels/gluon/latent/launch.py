@@ -42,9 +42,6 @@ def launch_latents(
     shape = choose_shape(spec, has_boxes)
     most_rows = plan.most_tile_queries * spec.group_size
     num_slices = triton.cdiv(most_rows, shape.block_rows)
-    # Items of few rows may cover several heads; kernels of 64 rows and more give each a program.
-    is_few = spec.group_size <= plan.cost.tile_heights[0]
-    most_heads = spec.num_kv_heads if is_few else 1
     arguments = {
         "queries": queries_of(q),
         "sinks_ptr": states.lse if sinks is None else sinks,
@@ -57,7 +54,6 @@ def launch_latents(
         "ROPE_DIM": spec.rope_dim,
         "PAGE_SIZE": page_size,
         "HAS_SINKS": sinks is not None,
-        "MOST_HEADS": most_heads,
         "NUM_SLICES": num_slices,
         "NUM_STAGES": shape.num_stages,
     }
@@ -69,7 +65,7 @@ def launch_latents(
         arguments["rope_boxes"] = _boxes(one_axis, spec.rope_dim)
     if shape.kernel == "narrow":
         arguments["HAS_BOXES"] = has_boxes
-    grid = (plan.num_launched_items * most_heads * num_slices,)
+    grid = (plan.num_launched_items * num_slices,)
     _KERNELS[shape.kernel][grid](**arguments, **shape.registers, num_warps=4)
 
 

@@ -54,7 +54,6 @@ def attend_narrow(
     PAGE_SIZE: gl.constexpr,
     HAS_BOXES: gl.constexpr,
     HAS_SINKS: gl.constexpr,
-    MOST_HEADS: gl.constexpr,
     NUM_SLICES: gl.constexpr,
     NUM_STAGES: gl.constexpr,
     CONSUMER_REGISTERS: gl.constexpr,
@@ -63,7 +62,7 @@ def attend_narrow(
     """Attend 128 rows to segments: two warpgroups take half of them each, a third one loads."""
     BLOCK_KV: gl.constexpr = 64
     dtype: gl.constexpr = plane.ptr.dtype.element_ty
-    work = find_work(tables, NUM_KV_HEADS, GROUP_SIZE, MOST_HEADS, NUM_SLICES, 128, BLOCK_KV, False)
+    work = find_work(tables, NUM_KV_HEADS, GROUP_SIZE, NUM_SLICES, 128, BLOCK_KV, False)
     TILE: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
     ROPE: gl.constexpr = gl.NVMMASharedLayout(
         swizzle_byte_width=ROPE_DIM * 2, element_bitwidth=16, rank=2

@@ -32,19 +32,17 @@ def find_work(
     tables,
     NUM_KV_HEADS: gl.constexpr,
     GROUP_SIZE: gl.constexpr,
-    MOST_HEADS: gl.constexpr,
     NUM_SLICES: gl.constexpr,
     BLOCK_ROWS: gl.constexpr,
     BLOCK_KV: gl.constexpr,
     IS_ALIGNED: gl.constexpr,
 ):
-    """Read this program's item; no blocks where it has no item, no rows, or no head of the item.
+    """Read this program's item; no blocks where it has no item, or no rows.
 
-    A program takes one of an item's heads, and one of NUM_SLICES parts of its rows.
+    A program takes one of NUM_SLICES parts of an item's rows.
     """
     program = gl.program_id(0)
-    place = program // NUM_SLICES // MOST_HEADS
-    later_head = program // NUM_SLICES % MOST_HEADS
+    place = program // NUM_SLICES
     # Past the items in use stand former ones, which can be looked up while these are counted.
     num_items = gl.load(tables.num_items)
     item = gl.load(tables.items + place)
@@ -62,8 +60,7 @@ def find_work(
     stop = gl.load(tables.query_position + last) + 1
     first_segment = gl.load(tables.tile_segment_indptr + tile)
     last_segment = gl.load(tables.tile_segment_indptr + tile + 1)
-    num_heads = gl.load(tables.tile_num_heads + tile)
-    is_idle = (place >= num_items) | (first_row >= num_rows) | (later_head >= num_heads)
+    is_idle = (place >= num_items) | (first_row >= num_rows)
     last_segment = gl.where(is_idle, first_segment, last_segment)
     num_blocks = 0
     for segment in range(first_segment, last_segment):
@@ -74,7 +71,7 @@ def find_work(
     num_blocks = gl.where(is_idle, 0, gl.maximum(num_blocks, 1))
     return Work(
         tile,
-        item % NUM_KV_HEADS + later_head,
+        item % NUM_KV_HEADS,
         first_row,
         num_rows,
         query_begin,

@@ -62,7 +62,6 @@ def attend_wide(
     ROPE_DIM: gl.constexpr,
     PAGE_SIZE: gl.constexpr,
     HAS_SINKS: gl.constexpr,
-    MOST_HEADS: gl.constexpr,
     NUM_SLICES: gl.constexpr,
     NUM_STAGES: gl.constexpr,
     ADDER_REGISTERS: gl.constexpr,
@@ -70,7 +69,7 @@ def attend_wide(
     """Attend 64 rows to segments; queries stay in registers, so that three blocks fit."""
     BLOCK_KV: gl.constexpr = 64
     dtype: gl.constexpr = queries.ptr.dtype.element_ty
-    work = find_work(tables, NUM_KV_HEADS, GROUP_SIZE, MOST_HEADS, NUM_SLICES, 64, BLOCK_KV, True)
+    work = find_work(tables, NUM_KV_HEADS, GROUP_SIZE, NUM_SLICES, 64, BLOCK_KV, True)
     HALF: gl.constexpr = V_DIM // 2
     TILE: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
     VECTOR: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])

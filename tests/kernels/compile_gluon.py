@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import triton
@@ -15,8 +16,12 @@ from triton.backends.compiler import GPUTarget
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
-from bough.kernels.gluon.latent.config import BLOCK_KV, choose_shape, merge_block
-from bough.kernels.gluon.latent.halves import attend_halves
+from bough.kernels.gluon.latent.config import (
+    BLOCK_KV,
+    choose_kernel,
+    latent_shape,
+    merge_block,
+)
 from bough.kernels.gluon.latent.narrow import attend_narrow
 from bough.kernels.gluon.latent.wide import attend_wide
 from bough.kernels.triton.arguments import Plane, Queries, States
@@ -28,7 +33,7 @@ from tests.kernels.compile_sm90 import (
     tables_signature,
 )
 
-KERNELS = {"narrow": attend_narrow, "wide": attend_wide, "halves": attend_halves}
+KERNELS = {"narrow": attend_narrow, "wide": attend_wide}
 # Spec, whether pages hold whole blocks, dtype, whether there are sinks, and drafts.
 CASES = (
     ("gla:128:2", True, "bf16", False, False),
@@ -55,8 +60,9 @@ def compile_latent(
     text: str, has_boxes: bool, dtype: str, has_sinks: bool, has_drafts: bool
 ) -> Any:
     """Compile as a launch would that finds every pointer and stride divisible by 16."""
-    spec = AttentionSpec.parse(text)
-    shape = choose_shape(spec, has_boxes)
+    spec = replace(AttentionSpec.parse(text), sinks=has_sinks)
+    chosen = choose_kernel(spec)
+    page_size = BLOCK_KV if has_boxes else 1
     arguments: dict[str, Any] = {
         "queries": Queries(f"*{dtype}", "i32", "i32"),
         "plane": Plane(f"*{dtype}", "i32", "i32", "i32"),
@@ -66,18 +72,12 @@ def compile_latent(
         "tables": tables_signature(has_drafts),
         "states": States(f"*{dtype}", "*fp32", "*fp32", "*fp32"),
         "scale": "fp32",
-        "NUM_KV_HEADS": spec.num_kv_heads,
-        "GROUP_SIZE": spec.group_size,
-        "V_DIM": spec.v_dim,
-        "ROPE_DIM": spec.rope_dim,
-        "PAGE_SIZE": BLOCK_KV if has_boxes else 1,
-        "HAS_BOXES": has_boxes,
-        "HAS_SINKS": has_sinks,
-        "NUM_SLICES": 2,
-        "NUM_STAGES": shape.num_stages,
-        **shape.registers,
+        "SHAPE": latent_shape(
+            spec, page_size=page_size, is_contiguous=True, most_rows=2 * chosen.block_rows
+        ),
+        "REGISTERS": chosen.registers,
     }
-    kernel = KERNELS[shape.kernel]
+    kernel = KERNELS[chosen.name]
     signature, constants, attributes = {}, {}, {}
     for index, name in enumerate(kernel.arg_names):
         kind = arguments[name]

@@ -7,7 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bough.kernels.gluon.latent.config import choose_shape, merge_block, refusal
+from bough.kernels.gluon.latent.config import (
+    choose_kernel,
+    latent_shape,
+    merge_block,
+    refusal,
+)
 from bough.spec import AttentionSpec
 from tests.kernels.compiled import assert_fits_without_spills, compile_all
 
@@ -37,12 +42,29 @@ def test_what_the_kernels_do_not_compute_is_refused_by_name() -> None:
         assert reason in (refusal(spec, torch.bfloat16, HOPPER) or "")
 
 
-def test_wide_latents_need_whole_blocks_in_pages_for_three_stages() -> None:
-    mla = AttentionSpec.mla(128)
-    assert choose_shape(mla, True).kernel == "wide"
-    assert choose_shape(mla, False).kernel == "halves"
-    assert choose_shape(AttentionSpec.gla(128, 2), False).num_stages == 3
-    assert choose_shape(AttentionSpec.gla(64, 4, 128), True).num_stages == 6
+def test_as_many_blocks_are_in_flight_as_fit() -> None:
+    for text, name, num_stages in (
+        ("mla:128", "wide", 3),
+        ("gla:128:2", "narrow", 3),
+        ("gla:64:4:128", "narrow", 6),
+    ):
+        kernel = choose_kernel(AttentionSpec.parse(text))
+        assert (kernel.name, kernel.num_stages) == (name, num_stages)
+
+
+@pytest.mark.parametrize(
+    ("page_size", "is_contiguous", "has_boxes"),
+    [(64, True, True), (128, True, True), (64, False, False), (16, True, False), (1, True, False)],
+)
+def test_the_copy_engine_fetches_blocks_that_divide_pages(
+    page_size: int, is_contiguous: bool, has_boxes: bool
+) -> None:
+    for text, num_slices in (("gla:128:2", 1), ("mla:128", 2)):
+        spec = AttentionSpec.parse(text)
+        shape = latent_shape(
+            spec, page_size=page_size, is_contiguous=is_contiguous, most_rows=spec.group_size
+        )
+        assert (has_boxes, num_slices) == (shape.HAS_BOXES, shape.NUM_SLICES)
 
 
 @pytest.mark.parametrize("v_dim", [128, 256, 512])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -21,25 +21,49 @@ _MERGED_NUMBERS = 4096
 _MERGED_BY_ALL = 512
 
 
+class Registers(NamedTuple):
+    """Of a thread in a program's second and third warpgroup; what is left is the first one's."""
+
+    second: int
+    third: int
+
+
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """Which kernel runs a spec, and its compile-time shape.
+class Kernel:
+    """Which kernel runs a spec, and how.
 
     Args:
-        kernel: `narrow` up to 256 columns, 128 rows a program; `wide` for 512 columns in pages
-            that blocks divide, `halves` for 512 columns in any pages, 64 rows a program.
+        name: `narrow` up to 256 columns, `wide` for 512.
+        block_rows: query rows of a program.
         num_stages: blocks of KV in shared memory.
-        registers: of a thread of each role, by the kernel's names for them.
+        registers: of its warpgroups.
     """
 
-    kernel: Literal["narrow", "wide", "halves"]
+    name: Literal["narrow", "wide"]
+    block_rows: int
     num_stages: int
-    registers: dict[str, int]
+    registers: Registers
 
-    @property
-    def block_rows(self) -> int:
-        """Query rows of a program."""
-        return 128 if self.kernel == "narrow" else 64
+
+class LatentShape(NamedTuple):
+    """What a kernel is compiled for: the attention, how it is stored, what a program works on.
+
+    HAS_BOXES says whether the copy engine can fetch blocks, because they divide pages; IS_ALIGNED
+    whether it fetches all of them, so that blocks begin where it can.
+    """
+
+    NUM_KV_HEADS: int
+    GROUP_SIZE: int
+    V_DIM: int
+    ROPE_DIM: int
+    PAGE_SIZE: int
+    HAS_BOXES: bool
+    IS_ALIGNED: bool
+    HAS_SINKS: bool
+    BLOCK_ROWS: int
+    BLOCK_KV: int
+    NUM_SLICES: int
+    NUM_STAGES: int
 
 
 def refusal(spec: AttentionSpec, dtype: torch.dtype, capability: tuple[int, int]) -> str | None:
@@ -66,22 +90,48 @@ def refusal(spec: AttentionSpec, dtype: torch.dtype, capability: tuple[int, int]
     return None
 
 
-def choose_shape(spec: AttentionSpec, has_boxes: bool) -> Shape:
-    """Choose a kernel and its shape.
+def choose_kernel(spec: AttentionSpec) -> Kernel:
+    """Choose a kernel and how it runs.
 
     Args:
         spec: a spec that is not refused.
-        has_boxes: whether the copy engine can fetch blocks: they divide pages.
     """
     if spec.v_dim == 512:
-        if has_boxes:
-            return Shape(kernel="wide", num_stages=3, registers={"ADDER_REGISTERS": 160})
-        registers = {"ADDER_REGISTERS": 208, "PRODUCER_REGISTERS": 72}
-        return Shape(kernel="halves", num_stages=2, registers=registers)
+        return Kernel(name="wide", block_rows=64, num_stages=3, registers=Registers(160, 160))
     row = 2 * spec.qk_dim
     num_stages = min(_MOST_STAGES, (_SHARED_BYTES - 128 * row) // (BLOCK_KV * row))
-    registers = {"CONSUMER_REGISTERS": 232, "PRODUCER_REGISTERS": 40}
-    return Shape(kernel="narrow", num_stages=num_stages, registers=registers)
+    return Kernel(
+        name="narrow", block_rows=128, num_stages=num_stages, registers=Registers(232, 40)
+    )
+
+
+def latent_shape(
+    spec: AttentionSpec, *, page_size: int, is_contiguous: bool, most_rows: int
+) -> LatentShape:
+    """Collect what the kernel of a spec is compiled for.
+
+    Args:
+        spec: a spec that is not refused.
+        page_size: slots per page.
+        is_contiguous: whether pages follow each other in memory as slots do in a page.
+        most_rows: query rows of the tallest tile.
+    """
+    kernel = choose_kernel(spec)
+    has_boxes = is_contiguous and page_size % BLOCK_KV == 0
+    return LatentShape(
+        NUM_KV_HEADS=spec.num_kv_heads,
+        GROUP_SIZE=spec.group_size,
+        V_DIM=spec.v_dim,
+        ROPE_DIM=spec.rope_dim,
+        PAGE_SIZE=page_size,
+        HAS_BOXES=has_boxes,
+        IS_ALIGNED=has_boxes and kernel.name == "wide",
+        HAS_SINKS=spec.sinks,
+        BLOCK_ROWS=kernel.block_rows,
+        BLOCK_KV=BLOCK_KV,
+        NUM_SLICES=-(-most_rows // kernel.block_rows),
+        NUM_STAGES=kernel.num_stages,
+    )
 
 
 def merge_block(most_partials: int, num_queries: int, v_dim: int) -> MergeBlock:

@@ -1,242 +1,165 @@
-"""Attention of latents of 512 columns in pages of any size: two warpgroups, half of the columns
-each; the first weighs too."""
+"""Half of the columns of wide latents: added up, and loaded again where they are used up."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import (
-    fence_async_shared,
     mbarrier,
+    tma,
     warpgroup_mma,
     warpgroup_mma_wait,
 )
 
-from bough.kernels.gluon.latent.load import load_blocks, wait_for_block
-from bough.kernels.gluon.latent.rows import (
-    LOG2_E,
-    find_targets,
-    finish_rows,
-    load_queries,
-    store_columns,
-)
-from bough.kernels.gluon.latent.softmax import mask_drafts, mask_scores, score_block, weigh
-from bough.kernels.gluon.latent.walk import find_work, segment_span
+from bough.kernels.gluon.latent.load import find_pages, gather_rows, hand_over
+from bough.kernels.gluon.latent.rows import store_columns
+from bough.kernels.gluon.latent.walk import open_segment, segment_tokens
 
-
-class Buffers(NamedTuple):
-    """What warpgroups share: tiles, vectors, and barriers that tell who may use them."""
-
-    q_nope: Any
-    q_rope: Any
-    state_blocks: Any
-    rope_blocks: Any
-    factors: Any
-    targets: Any
-    full: Any
-    weighed: Any
-    empty: Any
+# Barriers, one each for: the rotary block is there, weights are there, scores of the next block
+# are there, both halves are added, the last factors are there.
+HAS_ROPE = gl.constexpr(0)
+HAS_WEIGHTS = gl.constexpr(1)
+HAS_SCORES = gl.constexpr(2)
+ADDED = gl.constexpr(3)
+HAS_INVERSE = gl.constexpr(4)
 
 
 @gluon.jit
-def attend_halves(
-    queries,
+def add_half(
     plane,
-    sinks_ptr,
+    state_boxes,
+    rope_boxes,
     tables,
     states,
-    scale,
-    NUM_KV_HEADS: gl.constexpr,
-    GROUP_SIZE: gl.constexpr,
-    V_DIM: gl.constexpr,
-    ROPE_DIM: gl.constexpr,
-    PAGE_SIZE: gl.constexpr,
-    HAS_SINKS: gl.constexpr,
-    NUM_SLICES: gl.constexpr,
-    NUM_STAGES: gl.constexpr,
-    ADDER_REGISTERS: gl.constexpr,
-    PRODUCER_REGISTERS: gl.constexpr,
-):
-    """Attend 64 rows to segments."""
-    BLOCK_KV: gl.constexpr = 64
-    dtype: gl.constexpr = plane.ptr.dtype.element_ty
-    work = find_work(tables, NUM_KV_HEADS, GROUP_SIZE, NUM_SLICES, 64, BLOCK_KV, False)
-    TILE: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
-    VECTOR: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    q_nope = gl.allocate_shared_memory(dtype, [64, V_DIM], TILE)
-    q_rope = gl.allocate_shared_memory(dtype, [64, ROPE_DIM], TILE)
-    state_blocks = gl.allocate_shared_memory(dtype, [NUM_STAGES, BLOCK_KV, V_DIM], TILE)
-    rope_blocks = gl.allocate_shared_memory(dtype, [NUM_STAGES, BLOCK_KV, ROPE_DIM], TILE)
-    factors = gl.allocate_shared_memory(gl.float32, [NUM_STAGES + 1, 64], VECTOR)
-    targets = gl.allocate_shared_memory(gl.int32, [64], VECTOR)
-    BARRIER: gl.constexpr = mbarrier.MBarrierLayout()
-    full = gl.allocate_shared_memory(gl.int64, [NUM_STAGES, 1], BARRIER)
-    weighed = gl.allocate_shared_memory(gl.int64, [NUM_STAGES + 1, 1], BARRIER)
-    empty = gl.allocate_shared_memory(gl.int64, [NUM_STAGES, 1], BARRIER)
-    for stage in gl.static_range(NUM_STAGES):
-        mbarrier.init(full.index(stage), count=128)
-        mbarrier.init(weighed.index(stage), count=1)
-        mbarrier.init(empty.index(stage), count=2)
-    mbarrier.init(weighed.index(NUM_STAGES), count=1)
-    fence_async_shared()
-    buffers = Buffers(
-        q_nope, q_rope, state_blocks, rope_blocks, factors, targets, full, weighed, empty
-    )
-    gl.warp_specialize(
-        [
-            (_weigh_and_add, (
-                queries, sinks_ptr, tables, states, scale, work, buffers, NUM_KV_HEADS,
-                GROUP_SIZE, V_DIM, ROPE_DIM, HAS_SINKS, BLOCK_KV, NUM_STAGES,
-            )),
-            (_add, (states, work, buffers, NUM_KV_HEADS, GROUP_SIZE, V_DIM, NUM_STAGES)),
-            (load_blocks, (
-                plane, None, None, tables, work, state_blocks, rope_blocks, full, empty,
-                NUM_KV_HEADS, V_DIM, ROPE_DIM, PAGE_SIZE, False, BLOCK_KV, NUM_STAGES,
-            )),
-        ],
-        [4, 4],
-        [ADDER_REGISTERS, PRODUCER_REGISTERS],
-    )  # fmt: skip
-
-
-@gluon.jit
-def _weigh_and_add(
-    queries,
-    sinks_ptr,
-    tables,
-    states,
-    scale,
     work,
     buffers,
-    NUM_KV_HEADS: gl.constexpr,
-    GROUP_SIZE: gl.constexpr,
-    V_DIM: gl.constexpr,
-    ROPE_DIM: gl.constexpr,
-    HAS_SINKS: gl.constexpr,
-    BLOCK_KV: gl.constexpr,
-    NUM_STAGES: gl.constexpr,
+    SHAPE: gl.constexpr,
+    HALF: gl.constexpr,
 ):
-    """Turn blocks into weights, which take the place of the rotary keys, and add the left half."""
-    HALF: gl.constexpr = V_DIM // 2
-    SCORE: gl.constexpr = gl.NVMMADistributedLayout(
-        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_KV, 16]
-    )
-    OUT: gl.constexpr = gl.NVMMADistributedLayout(
-        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, HALF, 16]
-    )
-    OUT_ROWS: gl.constexpr = gl.SliceLayout(1, OUT)
-    WEIGHT: gl.constexpr = gl.DotOperandLayout(0, OUT, 2)
-    dtype: gl.constexpr = buffers.rope_blocks.dtype
-    if work.num_blocks > 0:
-        load_queries(
-            queries,
-            tables,
-            work,
-            work.first_row,
-            buffers.q_nope,
-            buffers.q_rope,
-            GROUP_SIZE,
-            V_DIM,
-            ROPE_DIM,
-        )
-        ROWS: gl.constexpr = gl.SliceLayout(1, SCORE)
-        position, target = find_targets(tables, work, work.first_row, GROUP_SIZE, ROWS)
-        buffers.targets.store(target)
-        zeros = gl.zeros([64, BLOCK_KV], gl.float32, SCORE)
-        acc = gl.zeros([64, HALF], gl.float32, OUT)
-        peak = gl.full([64], float("-inf"), gl.float32, ROWS)
-        total = gl.zeros([64], gl.float32, ROWS)
-        scale_log2 = scale * LOG2_E
+    """Add up half of the columns, a block while the next is weighed, and refill that half.
 
+    The second half sees to the rotary keys too: they are loaded two blocks ahead of those added,
+    states three. What is gathered is handed over while a later block is added.
+    """
+    WIDTH: gl.constexpr = SHAPE.V_DIM // 2
+    OUT: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, WIDTH, 16]
+    )
+    ROWS: gl.constexpr = gl.SliceLayout(1, OUT)
+    ROPE_COLUMN: gl.constexpr = SHAPE.NUM_KV_HEADS * SHAPE.V_DIM
+    if work.num_blocks > 0:
         segment = work.first_segment
-        first, end = segment_span(tables, segment, work.stop)
-        wait_for_block(buffers.full.index(0), 0, False)
-        product = score_block(buffers.q_nope, buffers.q_rope, buffers, 0, zeros)
-        score = warpgroup_mma_wait(0, deps=[product])
+        num_tokens, slot, page_ptr = open_segment(tables, work, segment, SHAPE)
+        first_column = work.head * SHAPE.V_DIM + HALF * WIDTH
+        has_rope = buffers.signals.index(HAS_ROPE)
+        acc = gl.zeros([64, WIDTH], gl.float32, OUT)
+        rows = _find_rows(plane, page_ptr, slot, num_tokens, SHAPE)
+        tokens = num_tokens
         stage = 0
         phase = 0
-        for block in range(work.num_blocks):
-            while first >= end:
-                segment += 1
-                first, end = segment_span(tables, segment, work.stop)
-            clear = gl.minimum(work.oldest + 1, end)
-            score = mask_scores(score, first, end, position, clear)
-            score = mask_drafts(
-                score, first, position, clear, tables, work, work.first_row, GROUP_SIZE
-            )
-            weight, decay, peak, total = weigh(score, peak, total, scale_log2)
-            weight16 = weight.to(dtype)
-            gl.thread_barrier()
-            buffers.rope_blocks.index(stage).store(weight16)
-            buffers.factors.index(stage).store(decay)
-            fence_async_shared()
-            mbarrier.arrive(buffers.weighed.index(stage), count=1)
-            acc = acc * gl.convert_layout(decay, OUT_ROWS)[:, None]
-            left = buffers.state_blocks.index(stage).slice(0, HALF, dim=1)
-            weight16 = gl.convert_layout(weight16, WEIGHT)
-            adding = warpgroup_mma(weight16, left, acc, is_async=True)
-            last = stage
+        for load in range(work.num_blocks + SHAPE.NUM_STAGES):
+            block = load - SHAPE.NUM_STAGES
+            last_rows = rows
+            last_tokens = tokens
+            if load < work.num_blocks:
+                rows = _find_rows(plane, page_ptr, slot, num_tokens, SHAPE)
+                tokens = num_tokens
+            full = buffers.full.index(2 * stage + HALF)
+            half = buffers.state_blocks.index(2 * stage + HALF)
+            if block >= 0:
+                mbarrier.wait(full, phase)
+                mbarrier.wait(buffers.signals.index(HAS_WEIGHTS), block & 1)
+                acc = acc * buffers.factors.index(0).load(ROWS)[:, None]
+                mbarrier.wait(buffers.signals.index(HAS_SCORES), (block & 1) ^ 1)
+                adding = warpgroup_mma(buffers.weights, half, acc, is_async=True)
+                if load <= work.num_blocks:
+                    if HALF == 1:
+                        _load_rows(
+                            plane, rope_boxes, last_rows, last_tokens, ROPE_COLUMN, has_rope,
+                            buffers.rope_block, SHAPE,
+                        )  # fmt: skip
+                    if not SHAPE.HAS_BOXES:
+                        async_copy.wait_group(HALF)
+                        last_stage = (stage + SHAPE.NUM_STAGES - 1) % SHAPE.NUM_STAGES
+                        hand_over(buffers.full.index(2 * last_stage + HALF), 1)
+                acc = warpgroup_mma_wait(0, deps=[adding])
+                mbarrier.arrive(buffers.signals.index(ADDED), count=1)
+            elif HALF == 1 and load == 0:
+                _load_rows(
+                    plane, rope_boxes, rows, tokens, ROPE_COLUMN, has_rope, buffers.rope_block,
+                    SHAPE,
+                )  # fmt: skip
+            if load < work.num_blocks:
+                _load_rows(plane, state_boxes, rows, tokens, first_column, full, half, SHAPE)
+                num_tokens -= SHAPE.BLOCK_KV
+                slot += SHAPE.BLOCK_KV
+                if (num_tokens <= 0) & (load + 1 < work.num_blocks):
+                    while num_tokens <= 0:
+                        segment += 1
+                        num_tokens = segment_tokens(tables, segment, work.stop)
+                    num_tokens, slot, page_ptr = open_segment(tables, work, segment, SHAPE)
+            elif not SHAPE.HAS_BOXES:
+                async_copy.commit_group()
+            if not SHAPE.HAS_BOXES:
+                if load == 2:
+                    _hand_over_first(buffers, HALF)
+                if HALF == 1 and (block >= 0) & (load <= work.num_blocks):
+                    async_copy.wait_group(1)
+                    hand_over(has_rope, 1)
+            if HALF == 1 and (load == 2) & (work.num_blocks > 1):
+                mbarrier.wait(buffers.signals.index(HAS_SCORES), 0)
+                _load_rows(
+                    plane, rope_boxes, last_rows, last_tokens, ROPE_COLUMN, has_rope,
+                    buffers.rope_block, SHAPE,
+                )  # fmt: skip
+                if not SHAPE.HAS_BOXES:
+                    async_copy.wait_group(0)
+                    hand_over(has_rope, 1)
             stage += 1
-            if stage == NUM_STAGES:
+            if stage == SHAPE.NUM_STAGES:
                 stage = 0
-                phase ^= 1
-            # Past the last block this waits for nothing and multiplies what is there, unused.
-            mbarrier.wait(buffers.full.index(stage), phase, pred=block + 1 < work.num_blocks)
-            fence_async_shared()
-            product = score_block(buffers.q_nope, buffers.q_rope, buffers, stage, zeros)
-            acc = warpgroup_mma_wait(2, deps=[adding])
-            mbarrier.arrive(buffers.empty.index(last), count=1)
-            score = warpgroup_mma_wait(0, deps=[product])
-            first += BLOCK_KV
-        inverse = finish_rows(
-            sinks_ptr, states, work, work.first_row, target, peak, total, NUM_KV_HEADS,
-            GROUP_SIZE, HAS_SINKS,
-        )  # fmt: skip
-        buffers.factors.index(NUM_STAGES).store(inverse)
-        mbarrier.arrive(buffers.weighed.index(NUM_STAGES), count=1)
-        acc = acc * gl.convert_layout(inverse, OUT_ROWS)[:, None]
-        target = gl.convert_layout(target, OUT_ROWS)
-        store_columns(states, work, work.first_row, target, acc, 0, NUM_KV_HEADS, GROUP_SIZE, V_DIM)
+                if load >= SHAPE.NUM_STAGES:
+                    phase ^= 1
+        mbarrier.wait(buffers.signals.index(HAS_INVERSE), 0)
+        acc = acc * buffers.factors.index(1).load(ROWS)[:, None]
+        target = buffers.targets.load(ROWS)
+        store_columns(states, work, work.first_row, target, acc, HALF * WIDTH, SHAPE)
 
 
 @gluon.jit
-def _add(
-    states,
-    work,
-    buffers,
-    NUM_KV_HEADS: gl.constexpr,
-    GROUP_SIZE: gl.constexpr,
-    V_DIM: gl.constexpr,
-    NUM_STAGES: gl.constexpr,
-):
-    """Add up the right half of the columns by the weights that the other warpgroup left."""
-    HALF: gl.constexpr = V_DIM // 2
-    OUT: gl.constexpr = gl.NVMMADistributedLayout(
-        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, HALF, 16]
-    )
-    OUT_ROWS: gl.constexpr = gl.SliceLayout(1, OUT)
-    if work.num_blocks > 0:
-        acc = gl.zeros([64, HALF], gl.float32, OUT)
-        stage = 0
-        phase = 0
-        for _ in range(work.num_blocks):
-            mbarrier.wait(buffers.full.index(stage), phase)
-            mbarrier.wait(buffers.weighed.index(stage), phase)
-            acc = acc * buffers.factors.index(stage).load(OUT_ROWS)[:, None]
-            fence_async_shared()
-            right = buffers.state_blocks.index(stage).slice(HALF, HALF, dim=1)
-            adding = warpgroup_mma(buffers.rope_blocks.index(stage), right, acc, is_async=True)
-            acc = warpgroup_mma_wait(0, deps=[adding])
-            mbarrier.arrive(buffers.empty.index(stage), count=1)
-            stage += 1
-            if stage == NUM_STAGES:
-                stage = 0
-                phase ^= 1
-        mbarrier.wait(buffers.weighed.index(NUM_STAGES), 0)
-        acc = acc * buffers.factors.index(NUM_STAGES).load(OUT_ROWS)[:, None]
-        target = buffers.targets.load(OUT_ROWS)
-        store_columns(
-            states, work, work.first_row, target, acc, HALF, NUM_KV_HEADS, GROUP_SIZE, V_DIM
-        )
+def _hand_over_first(buffers, HALF: gl.constexpr):
+    """Hand over the first two blocks and rotary keys, when three have begun to be gathered."""
+    async_copy.wait_group(2)
+    hand_over(buffers.full.index(HALF), 1)
+    if HALF == 1:
+        hand_over(buffers.signals.index(HAS_ROPE), 1)
+    async_copy.wait_group(1)
+    hand_over(buffers.full.index(2 + HALF), 1)
+
+
+@gluon.jit
+def _find_rows(plane, page_ptr, slot, num_tokens, SHAPE: gl.constexpr):
+    """Where a block lies: its first row over all pages, or each row in units of 16 bytes."""
+    if SHAPE.HAS_BOXES:
+        page = gl.load(page_ptr + slot // SHAPE.PAGE_SIZE)
+        rows = page * SHAPE.PAGE_SIZE + slot % SHAPE.PAGE_SIZE
+    else:
+        page = find_pages(page_ptr, slot, num_tokens, SHAPE)
+        at = (slot + gl.arange(0, SHAPE.BLOCK_KV, layout=page.type.layout)) % SHAPE.PAGE_SIZE
+        rows = page * (plane.stride_page // 8) + at * (plane.stride_slot // 8)
+    return rows
+
+
+@gluon.jit
+def _load_rows(plane, boxes, rows, num_tokens, first_column, barrier, block, SHAPE: gl.constexpr):
+    """Begin to copy columns of a block's rows; what is gathered is a group of copies."""
+    if SHAPE.HAS_BOXES:
+        mbarrier.expect(barrier, block.shape[0] * block.shape[1] * 2)
+        tma.async_copy_global_to_shared(boxes, [rows, first_column], barrier, block)
+    else:
+        offs_kv = gl.arange(0, SHAPE.BLOCK_KV, layout=rows.type.layout)
+        # Units up to 64 GiB: the sign is the highest bit.
+        start = rows.to(gl.uint32).to(gl.int64) * 8
+        gather_rows(plane.ptr + first_column, start, offs_kv < num_tokens, block)
+        async_copy.commit_group()

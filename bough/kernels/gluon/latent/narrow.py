@@ -47,33 +47,27 @@ def attend_narrow(
     tables,
     states,
     scale,
-    NUM_KV_HEADS: gl.constexpr,
-    GROUP_SIZE: gl.constexpr,
-    V_DIM: gl.constexpr,
-    ROPE_DIM: gl.constexpr,
-    PAGE_SIZE: gl.constexpr,
-    HAS_BOXES: gl.constexpr,
-    HAS_SINKS: gl.constexpr,
-    NUM_SLICES: gl.constexpr,
-    NUM_STAGES: gl.constexpr,
-    CONSUMER_REGISTERS: gl.constexpr,
-    PRODUCER_REGISTERS: gl.constexpr,
+    SHAPE: gl.constexpr,
+    REGISTERS: gl.constexpr,
 ):
     """Attend 128 rows to segments: two warpgroups take half of them each, a third one loads."""
-    BLOCK_KV: gl.constexpr = 64
+    NUM_STAGES: gl.constexpr = SHAPE.NUM_STAGES
     dtype: gl.constexpr = plane.ptr.dtype.element_ty
-    work = find_work(tables, NUM_KV_HEADS, GROUP_SIZE, NUM_SLICES, 128, BLOCK_KV, False)
+    work = find_work(tables, SHAPE)
     TILE: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
     ROPE: gl.constexpr = gl.NVMMASharedLayout(
-        swizzle_byte_width=ROPE_DIM * 2, element_bitwidth=16, rank=2
+        swizzle_byte_width=SHAPE.ROPE_DIM * 2, element_bitwidth=16, rank=2
     )
-    q_nope = gl.allocate_shared_memory(dtype, [2, 64, V_DIM], TILE)
-    q_rope = gl.allocate_shared_memory(dtype, [2, 64, ROPE_DIM], ROPE)
-    state_blocks = gl.allocate_shared_memory(dtype, [NUM_STAGES, BLOCK_KV, V_DIM], TILE)
-    rope_blocks = gl.allocate_shared_memory(dtype, [NUM_STAGES, BLOCK_KV, ROPE_DIM], ROPE)
-    full = gl.allocate_shared_memory(gl.int64, [NUM_STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [NUM_STAGES, 1], mbarrier.MBarrierLayout())
-    turns = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    q_nope = gl.allocate_shared_memory(dtype, [2, 64, SHAPE.V_DIM], TILE)
+    q_rope = gl.allocate_shared_memory(dtype, [2, 64, SHAPE.ROPE_DIM], ROPE)
+    state_blocks = gl.allocate_shared_memory(dtype, [NUM_STAGES, SHAPE.BLOCK_KV, SHAPE.V_DIM], TILE)
+    rope_blocks = gl.allocate_shared_memory(
+        dtype, [NUM_STAGES, SHAPE.BLOCK_KV, SHAPE.ROPE_DIM], ROPE
+    )
+    BARRIER: gl.constexpr = mbarrier.MBarrierLayout()
+    full = gl.allocate_shared_memory(gl.int64, [NUM_STAGES, 1], BARRIER)
+    empty = gl.allocate_shared_memory(gl.int64, [NUM_STAGES, 1], BARRIER)
+    turns = gl.allocate_shared_memory(gl.int64, [2, 1], BARRIER)
     mbarrier.init(turns.index(0), count=1)
     mbarrier.init(turns.index(1), count=1)
     for stage in gl.static_range(NUM_STAGES):
@@ -83,45 +77,31 @@ def attend_narrow(
     buffers = Buffers(q_nope, q_rope, state_blocks, rope_blocks, full, empty, turns)
     gl.warp_specialize(
         [
-            (_attend, (
-                queries, sinks_ptr, tables, states, scale, work, buffers, NUM_KV_HEADS,
-                GROUP_SIZE, V_DIM, ROPE_DIM, HAS_BOXES, HAS_SINKS, BLOCK_KV, NUM_STAGES, 0,
-            )),
-            (_attend, (
-                queries, sinks_ptr, tables, states, scale, work, buffers, NUM_KV_HEADS,
-                GROUP_SIZE, V_DIM, ROPE_DIM, HAS_BOXES, HAS_SINKS, BLOCK_KV, NUM_STAGES, 1,
-            )),
+            (_attend, (queries, sinks_ptr, tables, states, scale, work, buffers, SHAPE, 0)),
+            (_attend, (queries, sinks_ptr, tables, states, scale, work, buffers, SHAPE, 1)),
             (load_blocks, (
                 plane, state_boxes, rope_boxes, tables, work, state_blocks, rope_blocks,
-                full, empty, NUM_KV_HEADS, V_DIM, ROPE_DIM, PAGE_SIZE, HAS_BOXES, BLOCK_KV,
-                NUM_STAGES,
+                full, empty, SHAPE,
             )),
         ],
         [4, 4],
-        [CONSUMER_REGISTERS, PRODUCER_REGISTERS],
+        [REGISTERS.second, REGISTERS.third],
     )  # fmt: skip
 
 
 @gluon.jit
-def _pass(
-    full,
-    empty,
-    turns,
-    num_blocks,
-    NUM_STAGES: gl.constexpr,
-    CONSUMER: gl.constexpr,
-):
+def _pass(buffers, num_blocks, SHAPE: gl.constexpr, CONSUMER: gl.constexpr):
     """Let blocks and turns pass, for a consumer without rows."""
     stage = 0
     phase = 0
     for block in range(num_blocks):
-        mbarrier.wait(full.index(stage), phase)
-        mbarrier.arrive(empty.index(stage), count=1)
+        mbarrier.wait(buffers.full.index(stage), phase)
+        mbarrier.arrive(buffers.empty.index(stage), count=1)
         if block > 0:
-            mbarrier.wait(turns.index(CONSUMER), (block & 1) ^ CONSUMER)
-            mbarrier.arrive(turns.index(1 - CONSUMER), count=1)
+            mbarrier.wait(buffers.turns.index(CONSUMER), (block & 1) ^ CONSUMER)
+            mbarrier.arrive(buffers.turns.index(1 - CONSUMER), count=1)
         stage += 1
-        if stage == NUM_STAGES:
+        if stage == SHAPE.NUM_STAGES:
             stage = 0
             phase ^= 1
 
@@ -135,17 +115,12 @@ def _attend(
     scale,
     work,
     buffers,
-    NUM_KV_HEADS: gl.constexpr,
-    GROUP_SIZE: gl.constexpr,
-    V_DIM: gl.constexpr,
-    ROPE_DIM: gl.constexpr,
-    HAS_BOXES: gl.constexpr,
-    HAS_SINKS: gl.constexpr,
-    BLOCK_KV: gl.constexpr,
-    NUM_STAGES: gl.constexpr,
+    SHAPE: gl.constexpr,
     CONSUMER: gl.constexpr,
 ):
     """Attend 64 rows; scores of the next block are on their way while this one is weighed in."""
+    BLOCK_KV: gl.constexpr = SHAPE.BLOCK_KV
+    V_DIM: gl.constexpr = SHAPE.V_DIM
     SCORE: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_KV, 16]
     )
@@ -156,13 +131,13 @@ def _attend(
     dtype: gl.constexpr = buffers.q_nope.dtype
     first_row = work.first_row + CONSUMER * 64
     if first_row >= work.num_rows:
-        _pass(buffers.full, buffers.empty, buffers.turns, work.num_blocks, NUM_STAGES, CONSUMER)
+        _pass(buffers, work.num_blocks, SHAPE, CONSUMER)
     elif work.num_blocks > 0:
         q_nope = buffers.q_nope.index(CONSUMER)
         q_rope = buffers.q_rope.index(CONSUMER)
-        load_queries(queries, tables, work, first_row, q_nope, q_rope, GROUP_SIZE, V_DIM, ROPE_DIM)
+        load_queries(queries, tables, work, first_row, q_nope, q_rope, SHAPE)
         ROWS: gl.constexpr = gl.SliceLayout(1, SCORE)
-        position, target = find_targets(tables, work, first_row, GROUP_SIZE, ROWS)
+        position, target = find_targets(tables, work, first_row, SHAPE, ROWS)
         zeros = gl.zeros([64, BLOCK_KV], gl.float32, SCORE)
         acc = gl.zeros([64, V_DIM], gl.float32, OUT)
         peak = gl.full([64], float("-inf"), gl.float32, ROWS)
@@ -171,12 +146,12 @@ def _attend(
 
         segment = work.first_segment
         first, end = segment_span(tables, segment, work.stop)
-        wait_for_block(buffers.full.index(0), 0, HAS_BOXES)
+        wait_for_block(buffers.full.index(0), 0, SHAPE)
         product = score_block(q_nope, q_rope, buffers, 0, zeros)
         score = warpgroup_mma_wait(0, deps=[product])
         clear = gl.minimum(work.oldest + 1, end)
         score = mask_scores(score, first, end, position, clear)
-        score = mask_drafts(score, first, position, clear, tables, work, first_row, GROUP_SIZE)
+        score = mask_drafts(score, first, position, clear, tables, work, first_row, SHAPE)
         weight, _, peak, total = weigh(score, peak, total, scale_log2)
         weight16 = gl.convert_layout(weight.to(dtype), WEIGHT)
         last = 0
@@ -188,14 +163,14 @@ def _attend(
                 segment += 1
                 first, end = segment_span(tables, segment, work.stop)
                 clear = gl.minimum(work.oldest + 1, end)
-            wait_for_block(buffers.full.index(stage), phase, HAS_BOXES)
+            wait_for_block(buffers.full.index(stage), phase, SHAPE)
             mbarrier.wait(buffers.turns.index(CONSUMER), (block & 1) ^ CONSUMER)
             product = score_block(q_nope, q_rope, buffers, stage, zeros)
             adding = warpgroup_mma(weight16, buffers.state_blocks.index(last), acc, is_async=True)
             mbarrier.arrive(buffers.turns.index(1 - CONSUMER), count=1)
             score = warpgroup_mma_wait(1, deps=[product])
             score = mask_scores(score, first, end, position, clear)
-            score = mask_drafts(score, first, position, clear, tables, work, first_row, GROUP_SIZE)
+            score = mask_drafts(score, first, position, clear, tables, work, first_row, SHAPE)
             weight, decay, peak, total = weigh(score, peak, total, scale_log2)
             acc = warpgroup_mma_wait(0, deps=[adding])
             mbarrier.arrive(buffers.empty.index(last), count=1)
@@ -203,16 +178,13 @@ def _attend(
             weight16 = gl.convert_layout(weight.to(dtype), WEIGHT)
             last = stage
             stage += 1
-            if stage == NUM_STAGES:
+            if stage == SHAPE.NUM_STAGES:
                 stage = 0
                 phase ^= 1
         adding = warpgroup_mma(weight16, buffers.state_blocks.index(last), acc, is_async=True)
         acc = warpgroup_mma_wait(0, deps=[adding])
-        inverse = finish_rows(
-            sinks_ptr, states, work, first_row, target, peak, total, NUM_KV_HEADS, GROUP_SIZE,
-            HAS_SINKS,
-        )  # fmt: skip
+        inverse = finish_rows(sinks_ptr, states, work, first_row, target, peak, total, SHAPE)
         OUT_ROWS: gl.constexpr = gl.SliceLayout(1, OUT)
         acc = acc * gl.convert_layout(inverse, OUT_ROWS)[:, None]
         target = gl.convert_layout(target, OUT_ROWS)
-        store_columns(states, work, first_row, target, acc, 0, NUM_KV_HEADS, GROUP_SIZE, V_DIM)
+        store_columns(states, work, first_row, target, acc, 0, SHAPE)

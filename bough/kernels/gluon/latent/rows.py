@@ -11,13 +11,13 @@ LN_2 = gl.constexpr(0.6931471805599453)
 
 
 @gluon.jit
-def locate_rows(tables, work, first_row, GROUP_SIZE: gl.constexpr, LAYOUT: gl.constexpr):
+def locate_rows(tables, work, first_row, SHAPE: gl.constexpr, LAYOUT: gl.constexpr):
     """Query, query head and mask of 64 rows; rows beyond the tile read its first query."""
     offs_row = first_row + gl.arange(0, 64, layout=LAYOUT)
     mask_row = offs_row < work.num_rows
-    at = work.query_begin + offs_row // GROUP_SIZE
+    at = work.query_begin + offs_row // SHAPE.GROUP_SIZE
     query = gl.load(tables.query_indices + at, mask=mask_row, other=0)
-    return query, work.head * GROUP_SIZE + offs_row % GROUP_SIZE, mask_row
+    return query, work.head * SHAPE.GROUP_SIZE + offs_row % SHAPE.GROUP_SIZE, mask_row
 
 
 @gluon.jit
@@ -28,22 +28,19 @@ def load_queries(
     first_row,
     q_nope,
     q_rope,
-    GROUP_SIZE: gl.constexpr,
-    NOPE_DIM: gl.constexpr,
-    ROPE_DIM: gl.constexpr,
+    SHAPE: gl.constexpr,
     WIDTH: gl.constexpr = 64,
 ):
-    """Copy 64 rows [64, NOPE_DIM] and [64, ROPE_DIM], zeros where there is none."""
+    """Copy 64 rows [64, V_DIM] and [64, ROPE_DIM], zeros where there is none."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
-    query, q_head, mask_row = locate_rows(
-        tables, work, first_row, GROUP_SIZE, gl.SliceLayout(1, LAYOUT)
-    )
+    query, q_head, mask_row = locate_rows(tables, work, first_row, SHAPE, gl.SliceLayout(1, LAYOUT))
     start = query.to(gl.int64) * queries.stride_token + q_head * queries.stride_head
-    for low in gl.static_range(0, NOPE_DIM, WIDTH):
+    NUM_COLUMNS: gl.constexpr = SHAPE.V_DIM
+    for low in gl.static_range(0, NUM_COLUMNS, WIDTH):
         offs = low + gl.arange(0, WIDTH, layout=gl.SliceLayout(0, LAYOUT))
         ptrs = queries.ptr + start[:, None] + offs[None, :]
         q_nope.slice(low, WIDTH, dim=1).store(gl.load(ptrs, mask=mask_row[:, None], other=0.0))
-    offs = NOPE_DIM + gl.arange(0, ROPE_DIM, layout=gl.SliceLayout(0, LAYOUT))
+    offs = SHAPE.V_DIM + gl.arange(0, SHAPE.ROPE_DIM, layout=gl.SliceLayout(0, LAYOUT))
     ptrs = queries.ptr + start[:, None] + offs[None, :]
     q_rope.store(gl.load(ptrs, mask=mask_row[:, None], other=0.0))
     fence_async_shared()
@@ -51,26 +48,27 @@ def load_queries(
 
 
 @gluon.jit
-def find_targets(tables, work, first_row, GROUP_SIZE: gl.constexpr, LAYOUT: gl.constexpr):
+def find_targets(tables, work, first_row, SHAPE: gl.constexpr, LAYOUT: gl.constexpr):
     """Where each of 64 rows goes: to its query's output, or to a partial.
 
     Returns positions of the rows' queries, and targets: query >= 0, -1 - partial below 0. Rows
     beyond the tile see nothing.
     """
-    query, _, mask_row = locate_rows(tables, work, first_row, GROUP_SIZE, LAYOUT)
+    query, _, mask_row = locate_rows(tables, work, first_row, SHAPE, LAYOUT)
     position = gl.load(tables.query_position + query, mask=mask_row, other=-1)
     is_only = gl.load(tables.query_num_tiles + query, mask=mask_row, other=1) == 1
     offs_row = first_row + gl.arange(0, 64, layout=LAYOUT)
-    partial = gl.load(tables.tile_partial_start + work.tile) + offs_row // GROUP_SIZE
+    partial = gl.load(tables.tile_partial_start + work.tile) + offs_row // SHAPE.GROUP_SIZE
     return position, gl.where(is_only, query, -1 - partial)
 
 
 @gluon.jit
-def row_places(work, first_row, target, NUM_Q_HEADS: gl.constexpr, GROUP_SIZE: gl.constexpr):
+def row_places(work, first_row, target, SHAPE: gl.constexpr):
     """Heads of 64 rows, their places among outputs or partials, and masks of either kind."""
+    NUM_Q_HEADS: gl.constexpr = SHAPE.NUM_KV_HEADS * SHAPE.GROUP_SIZE
     offs_row = first_row + gl.arange(0, 64, layout=target.type.layout)
     mask_row = offs_row < work.num_rows
-    q_head = work.head * GROUP_SIZE + offs_row % GROUP_SIZE
+    q_head = work.head * SHAPE.GROUP_SIZE + offs_row % SHAPE.GROUP_SIZE
     place = gl.where(target >= 0, target, -1 - target).to(gl.int64) * NUM_Q_HEADS + q_head
     return q_head, place, mask_row & (target >= 0), mask_row & (target < 0)
 
@@ -84,18 +82,14 @@ def finish_rows(
     target,
     peak,
     total,
-    NUM_KV_HEADS: gl.constexpr,
-    GROUP_SIZE: gl.constexpr,
-    HAS_SINKS: gl.constexpr,
+    SHAPE: gl.constexpr,
 ):
     """Write the log-sum-exp of rows and return the factor that makes states of sums.
 
     `peak` is in units of log2. Sinks count where a query has one tile only; else in the merge.
     """
-    q_head, place, mask_only, mask_partial = row_places(
-        work, first_row, target, NUM_KV_HEADS * GROUP_SIZE, GROUP_SIZE
-    )
-    if HAS_SINKS:
+    q_head, place, mask_only, mask_partial = row_places(work, first_row, target, SHAPE)
+    if SHAPE.HAS_SINKS:
         sink = gl.load(sinks_ptr + q_head, mask=mask_only, other=float("-inf")).to(gl.float32)
         total += gl.exp2(sink * LOG2_E - gl.where(total > 0, peak, 0.0))
     lse = (peak + gl.log2(total)) * LN_2
@@ -112,16 +106,12 @@ def store_columns(
     target,
     acc,
     first_column,
-    NUM_KV_HEADS: gl.constexpr,
-    GROUP_SIZE: gl.constexpr,
-    V_DIM: gl.constexpr,
+    SHAPE: gl.constexpr,
 ):
     """Write states [64, columns] from `first_column` on to the outputs or the partials."""
-    _, place, mask_only, mask_partial = row_places(
-        work, first_row, target, NUM_KV_HEADS * GROUP_SIZE, GROUP_SIZE
-    )
+    _, place, mask_only, mask_partial = row_places(work, first_row, target, SHAPE)
     offs_v = first_column + gl.arange(0, acc.shape[1], layout=gl.SliceLayout(0, acc.type.layout))
-    start = place * V_DIM
+    start = place * SHAPE.V_DIM
     ptrs = (states.partial_out + start)[:, None] + offs_v[None, :]
     gl.store(ptrs, acc, mask=mask_partial[:, None])
     ptrs = (states.out + start)[:, None] + offs_v[None, :]

@@ -33,7 +33,7 @@ def mask_scores(score, first, end, position, clear):
 
 
 @gluon.jit
-def mask_drafts(score, first, position, clear, tables, work, first_row, GROUP_SIZE: gl.constexpr):
+def mask_drafts(score, first, position, clear, tables, work, first_row, SHAPE: gl.constexpr):
     """Hide drafts from those that do not continue them, in a block not all below `clear`.
 
     Blocks that hold drafts are few: words are looked up for each of them, rather than held in
@@ -41,7 +41,7 @@ def mask_drafts(score, first, position, clear, tables, work, first_row, GROUP_SI
     """
     if tables.query_hidden is not None and first + score.shape[1] > clear:
         query, _, mask_row = locate_rows(
-            tables, work, first_row, GROUP_SIZE, gl.SliceLayout(1, score.type.layout)
+            tables, work, first_row, SHAPE, gl.SliceLayout(1, score.type.layout)
         )
         hidden = gl.load(tables.query_hidden + query, mask=mask_row, other=0)
         # Shifted so that the highest bit stands for the block's first token.

@@ -28,31 +28,23 @@ class Work(NamedTuple):
 
 
 @gluon.jit
-def find_work(
-    tables,
-    NUM_KV_HEADS: gl.constexpr,
-    GROUP_SIZE: gl.constexpr,
-    NUM_SLICES: gl.constexpr,
-    BLOCK_ROWS: gl.constexpr,
-    BLOCK_KV: gl.constexpr,
-    IS_ALIGNED: gl.constexpr,
-):
+def find_work(tables, SHAPE: gl.constexpr):
     """Read this program's item; no blocks where it has no item, or no rows.
 
     A program takes one of NUM_SLICES parts of an item's rows.
     """
     program = gl.program_id(0)
-    place = program // NUM_SLICES
+    place = program // SHAPE.NUM_SLICES
     # Past the items in use stand former ones, which can be looked up while these are counted.
     num_items = gl.load(tables.num_items)
     item = gl.load(tables.items + place)
-    tile = item // NUM_KV_HEADS
-    first_row = (program % NUM_SLICES) * BLOCK_ROWS
-    num_rows = gl.load(tables.tile_num_queries + tile) * GROUP_SIZE
+    tile = item // SHAPE.NUM_KV_HEADS
+    first_row = (program % SHAPE.NUM_SLICES) * SHAPE.BLOCK_ROWS
+    num_rows = gl.load(tables.tile_num_queries + tile) * SHAPE.GROUP_SIZE
     query_begin = gl.load(tables.tile_query_begin + tile)
     # Queries of a tile ascend by position.
     first = gl.load(tables.query_indices + query_begin)
-    num_before = gl.maximum(num_rows // GROUP_SIZE - 1, 0)
+    num_before = gl.maximum(num_rows // SHAPE.GROUP_SIZE - 1, 0)
     last = gl.load(tables.query_indices + query_begin + num_before)
     oldest = gl.load(tables.query_position + first)
     if tables.query_hidden is not None:
@@ -65,13 +57,13 @@ def find_work(
     num_blocks = 0
     for segment in range(first_segment, last_segment):
         num_tokens = segment_tokens(tables, segment, stop)
-        if IS_ALIGNED and num_tokens > 0:
-            num_tokens += gl.load(tables.segment_first_slot + segment) % BLOCK_KV
-        num_blocks += (num_tokens + BLOCK_KV - 1) // BLOCK_KV
+        if SHAPE.IS_ALIGNED and num_tokens > 0:
+            num_tokens += gl.load(tables.segment_first_slot + segment) % SHAPE.BLOCK_KV
+        num_blocks += (num_tokens + SHAPE.BLOCK_KV - 1) // SHAPE.BLOCK_KV
     num_blocks = gl.where(is_idle, 0, gl.maximum(num_blocks, 1))
     return Work(
         tile,
-        item % NUM_KV_HEADS,
+        item % SHAPE.NUM_KV_HEADS,
         first_row,
         num_rows,
         query_begin,
@@ -87,6 +79,30 @@ def segment_tokens(tables, segment, stop):
     """Tokens of a segment that the newest query sees; the segment may hold reserved slots."""
     seen = stop - gl.load(tables.segment_position + segment)
     return gl.maximum(gl.minimum(gl.load(tables.segment_len + segment), seen), 0)
+
+
+@gluon.jit
+def slots_before(tables, segment, SHAPE: gl.constexpr):
+    """Slots of a segment's first block that lie before the segment: none unless it is aligned."""
+    before = 0
+    if SHAPE.IS_ALIGNED:
+        before = gl.load(tables.segment_first_slot + segment) % SHAPE.BLOCK_KV
+    return before
+
+
+@gluon.jit
+def open_segment(tables, work, segment, SHAPE: gl.constexpr):
+    """Tokens of a segment, its first slot, and where its pages are listed.
+
+    Aligned blocks begin at multiples of BLOCK_KV slots: what lies before the segment counts too.
+    """
+    num_tokens = segment_tokens(tables, segment, work.stop)
+    slot = gl.load(tables.segment_first_slot + segment)
+    page_ptr = tables.pages + gl.load(tables.segment_page_start + segment)
+    if SHAPE.IS_ALIGNED:
+        num_tokens += slot % SHAPE.BLOCK_KV
+        slot -= slot % SHAPE.BLOCK_KV
+    return num_tokens, slot, page_ptr
 
 
 @gluon.jit

@@ -9,20 +9,27 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
     mbarrier,
-    tma,
     warpgroup_mma,
     warpgroup_mma_wait,
 )
 
+from bough.kernels.gluon.latent.halves import (
+    ADDED,
+    HAS_INVERSE,
+    HAS_ROPE,
+    HAS_SCORES,
+    HAS_WEIGHTS,
+    add_half,
+)
+from bough.kernels.gluon.latent.load import ROW_WISE
 from bough.kernels.gluon.latent.rows import (
     LOG2_E,
     find_targets,
     finish_rows,
     locate_rows,
-    store_columns,
 )
 from bough.kernels.gluon.latent.softmax import mask_drafts, weigh
-from bough.kernels.gluon.latent.walk import find_work, segment_span, segment_tokens
+from bough.kernels.gluon.latent.walk import find_work, segment_span, slots_before
 
 
 class Buffers(NamedTuple):
@@ -38,52 +45,37 @@ class Buffers(NamedTuple):
     signals: Any
 
 
-# Rows of which eight threads hold 128 bytes each.
-ROW_WISE = gl.constexpr(gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0]))
-HAS_ROPE = gl.constexpr(0)
-HAS_WEIGHTS = gl.constexpr(1)
-HAS_SCORES = gl.constexpr(2)
-ADDED = gl.constexpr(3)
-HAS_INVERSE = gl.constexpr(4)
-
-
 @gluon.jit
 def attend_wide(
     queries,
+    plane,
     state_boxes,
     rope_boxes,
     sinks_ptr,
     tables,
     states,
     scale,
-    NUM_KV_HEADS: gl.constexpr,
-    GROUP_SIZE: gl.constexpr,
-    V_DIM: gl.constexpr,
-    ROPE_DIM: gl.constexpr,
-    PAGE_SIZE: gl.constexpr,
-    HAS_SINKS: gl.constexpr,
-    NUM_SLICES: gl.constexpr,
-    NUM_STAGES: gl.constexpr,
-    ADDER_REGISTERS: gl.constexpr,
+    SHAPE: gl.constexpr,
+    REGISTERS: gl.constexpr,
 ):
     """Attend 64 rows to segments; queries stay in registers, so that three blocks fit."""
-    BLOCK_KV: gl.constexpr = 64
-    dtype: gl.constexpr = queries.ptr.dtype.element_ty
-    work = find_work(tables, NUM_KV_HEADS, GROUP_SIZE, NUM_SLICES, 64, BLOCK_KV, True)
-    HALF: gl.constexpr = V_DIM // 2
+    NUM_HALVES: gl.constexpr = 2 * SHAPE.NUM_STAGES
+    dtype: gl.constexpr = plane.ptr.dtype.element_ty
+    work = find_work(tables, SHAPE)
     TILE: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
     VECTOR: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    state_blocks = gl.allocate_shared_memory(dtype, [2 * NUM_STAGES, BLOCK_KV, HALF], TILE)
-    rope_block = gl.allocate_shared_memory(dtype, [BLOCK_KV, ROPE_DIM], TILE)
+    BARRIER: gl.constexpr = mbarrier.MBarrierLayout()
+    state_blocks = gl.allocate_shared_memory(
+        dtype, [NUM_HALVES, SHAPE.BLOCK_KV, SHAPE.V_DIM // 2], TILE
+    )
+    rope_block = gl.allocate_shared_memory(dtype, [SHAPE.BLOCK_KV, SHAPE.ROPE_DIM], TILE)
     q_columns = gl.allocate_shared_memory(dtype, [2, 64, 64], TILE)
-    weights = gl.allocate_shared_memory(dtype, [64, BLOCK_KV], TILE)
+    weights = gl.allocate_shared_memory(dtype, [64, SHAPE.BLOCK_KV], TILE)
     factors = gl.allocate_shared_memory(gl.float32, [2, 64], VECTOR)
     targets = gl.allocate_shared_memory(gl.int32, [64], VECTOR)
-    full = gl.allocate_shared_memory(gl.int64, [2 * NUM_STAGES, 1], mbarrier.MBarrierLayout())
-    # One barrier each for: a rotary block is there, weights are there, scores of the next block
-    # are there, both halves are added, the last factors are there.
-    signals = gl.allocate_shared_memory(gl.int64, [5, 1], mbarrier.MBarrierLayout())
-    for half in gl.static_range(2 * NUM_STAGES):
+    full = gl.allocate_shared_memory(gl.int64, [NUM_HALVES, 1], BARRIER)
+    signals = gl.allocate_shared_memory(gl.int64, [5, 1], BARRIER)
+    for half in gl.static_range(NUM_HALVES):
         mbarrier.init(full.index(half), count=1)
     for signal in gl.static_range(5):
         mbarrier.init(signals.index(signal), count=2 if signal == ADDED else 1)
@@ -91,21 +83,16 @@ def attend_wide(
     buffers = Buffers(state_blocks, rope_block, q_columns, weights, factors, targets, full, signals)
     gl.warp_specialize(
         [
-            (_weigh_blocks, (
-                queries, sinks_ptr, tables, states, scale, work, buffers, NUM_KV_HEADS,
-                GROUP_SIZE, V_DIM, ROPE_DIM, HAS_SINKS, BLOCK_KV, NUM_STAGES,
+            (_weigh_blocks, (queries, sinks_ptr, tables, states, scale, work, buffers, SHAPE)),
+            (add_half, (
+                plane, state_boxes, rope_boxes, tables, states, work, buffers, SHAPE, 0,
             )),
-            (_add_half, (
-                state_boxes, rope_boxes, tables, states, work, buffers, NUM_KV_HEADS, GROUP_SIZE,
-                V_DIM, PAGE_SIZE, BLOCK_KV, NUM_STAGES, 0,
-            )),
-            (_add_half, (
-                state_boxes, rope_boxes, tables, states, work, buffers, NUM_KV_HEADS, GROUP_SIZE,
-                V_DIM, PAGE_SIZE, BLOCK_KV, NUM_STAGES, 1,
+            (add_half, (
+                plane, state_boxes, rope_boxes, tables, states, work, buffers, SHAPE, 1,
             )),
         ],
         [4, 4],
-        [ADDER_REGISTERS, ADDER_REGISTERS],
+        [REGISTERS.second, REGISTERS.third],
     )  # fmt: skip
 
 
@@ -124,23 +111,9 @@ def _as_factor(columns, staging, LAYOUT: gl.constexpr):
 
 
 @gluon.jit
-def _weigh_blocks(
-    queries,
-    sinks_ptr,
-    tables,
-    states,
-    scale,
-    work,
-    buffers,
-    NUM_KV_HEADS: gl.constexpr,
-    GROUP_SIZE: gl.constexpr,
-    V_DIM: gl.constexpr,
-    ROPE_DIM: gl.constexpr,
-    HAS_SINKS: gl.constexpr,
-    BLOCK_KV: gl.constexpr,
-    NUM_STAGES: gl.constexpr,
-):
+def _weigh_blocks(queries, sinks_ptr, tables, states, scale, work, buffers, SHAPE: gl.constexpr):
     """Turn blocks into weights, which take the place of the rotary keys in shared memory."""
+    BLOCK_KV: gl.constexpr = SHAPE.BLOCK_KV
     SCORE: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_KV, 16]
     )
@@ -149,7 +122,7 @@ def _weigh_blocks(
     dtype: gl.constexpr = buffers.weights.dtype
     if work.num_blocks > 0:
         query, q_head, mask_row = locate_rows(
-            tables, work, work.first_row, GROUP_SIZE, gl.SliceLayout(1, ROW_WISE)
+            tables, work, work.first_row, SHAPE, gl.SliceLayout(1, ROW_WISE)
         )
         start = query.to(gl.int64) * queries.stride_token + q_head * queries.stride_head
         ptrs = queries.ptr + start
@@ -176,7 +149,7 @@ def _weigh_blocks(
         buffers.q_columns.index(1).store(c8)
         fence_async_shared()
         gl.thread_barrier()
-        position, target = find_targets(tables, work, work.first_row, GROUP_SIZE, ROWS)
+        position, target = find_targets(tables, work, work.first_row, SHAPE, ROWS)
         buffers.targets.store(target)
         zeros = gl.zeros([64, BLOCK_KV], gl.float32, SCORE)
         peak = gl.full([64], float("-inf"), gl.float32, ROWS)
@@ -185,7 +158,7 @@ def _weigh_blocks(
 
         segment = work.first_segment
         first, end = segment_span(tables, segment, work.stop)
-        low = gl.load(tables.segment_first_slot + segment) % BLOCK_KV
+        low = slots_before(tables, segment, SHAPE)
         first -= low
         weight16 = gl.zeros([64, BLOCK_KV], dtype, SCORE)
         decay = gl.full([64], 1.0, gl.float32, ROWS)
@@ -226,28 +199,28 @@ def _weigh_blocks(
                     sees = (offs_kv[None, :] < num_seen[:, None]) & (offs_kv >= low)[None, :]
                     score = gl.where(sees, score, float("-inf"))
                     score = mask_drafts(
-                        score, first, position, first, tables, work, work.first_row, GROUP_SIZE
+                        score, first, position, first, tables, work, work.first_row, SHAPE
                     )
                 weight, decay, peak, total = weigh(score, peak, total, scale_log2)
                 weight16 = weight.to(dtype)
-                if (low > 0) | (high < BLOCK_KV):
-                    _clear_rows(left, low, high, V_DIM // 2)
-                    _clear_rows(right, low, high, V_DIM // 2)
+                if SHAPE.IS_ALIGNED and (low > 0) | (high < BLOCK_KV):
+                    _clear_rows(left, low, high, SHAPE.V_DIM // 2)
+                    _clear_rows(right, low, high, SHAPE.V_DIM // 2)
                 first += BLOCK_KV
                 low = 0
                 if (first >= end) & (block + 1 < work.num_blocks):
                     while first >= end:
                         segment += 1
                         first, end = segment_span(tables, segment, work.stop)
-                    low = gl.load(tables.segment_first_slot + segment) % BLOCK_KV
+                    low = slots_before(tables, segment, SHAPE)
                     first -= low
             stage += 1
-            if stage == NUM_STAGES:
+            if stage == SHAPE.NUM_STAGES:
                 stage = 0
                 phase ^= 1
         inverse = finish_rows(
             sinks_ptr, states, work, work.first_row, buffers.targets.load(ROWS), peak, total,
-            NUM_KV_HEADS, GROUP_SIZE, HAS_SINKS,
+            SHAPE,
         )  # fmt: skip
         buffers.factors.index(1).store(inverse)
         mbarrier.arrive(buffers.signals.index(HAS_INVERSE), count=1)
@@ -269,98 +242,3 @@ def _clear_rows(half, low, high, WIDTH: gl.constexpr):
         piece = half.slice(column, 16, dim=1)
         rows = piece.load(LAYOUT)
         piece.store(gl.where(keeps[:, None], rows, gl.zeros_like(rows)))
-
-
-@gluon.jit
-def _add_half(
-    state_boxes,
-    rope_boxes,
-    tables,
-    states,
-    work,
-    buffers,
-    NUM_KV_HEADS: gl.constexpr,
-    GROUP_SIZE: gl.constexpr,
-    V_DIM: gl.constexpr,
-    PAGE_SIZE: gl.constexpr,
-    BLOCK_KV: gl.constexpr,
-    NUM_STAGES: gl.constexpr,
-    HALF: gl.constexpr,
-):
-    """Add up half of the columns, and have the copy engine refill that half where it is used up.
-
-    The second half sees to the rotary keys too. Rows are added while the next block is weighed.
-    """
-    OUT: gl.constexpr = gl.NVMMADistributedLayout(
-        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, V_DIM // 2, 16]
-    )
-    if work.num_blocks > 0:
-        # The walk over blocks to load: rotary keys two ahead of those added, states three.
-        segment = work.first_segment
-        num_tokens = segment_tokens(tables, segment, work.stop)
-        slot = gl.load(tables.segment_first_slot + segment)
-        page_ptr = tables.pages + gl.load(tables.segment_page_start + segment)
-        num_tokens += slot % BLOCK_KV
-        slot -= slot % BLOCK_KV
-        ROPE_COLUMN: gl.constexpr = NUM_KV_HEADS * V_DIM
-        first_column = work.head * V_DIM + HALF * (V_DIM // 2)
-        acc = gl.zeros([64, V_DIM // 2], gl.float32, OUT)
-        row = 0
-        stage = 0
-        phase = 0
-        for load in range(work.num_blocks + NUM_STAGES):
-            block = load - NUM_STAGES
-            rope_row = row
-            if load < work.num_blocks:
-                row = gl.load(page_ptr + slot // PAGE_SIZE) * PAGE_SIZE + slot % PAGE_SIZE
-            full = buffers.full.index(2 * stage + HALF)
-            half = buffers.state_blocks.index(2 * stage + HALF)
-            if block >= 0:
-                mbarrier.wait(full, phase)
-                mbarrier.wait(buffers.signals.index(HAS_WEIGHTS), block & 1)
-                acc = acc * buffers.factors.index(0).load(gl.SliceLayout(1, OUT))[:, None]
-                mbarrier.wait(buffers.signals.index(HAS_SCORES), (block & 1) ^ 1)
-                adding = warpgroup_mma(buffers.weights, half, acc, is_async=True)
-                if HALF == 1 and load <= work.num_blocks:
-                    _load_rope(rope_boxes, rope_row, buffers, ROPE_COLUMN)
-                acc = warpgroup_mma_wait(0, deps=[adding])
-                mbarrier.arrive(buffers.signals.index(ADDED), count=1)
-            elif HALF == 1 and load == 0:
-                _load_rope(rope_boxes, row, buffers, ROPE_COLUMN)
-            if load < work.num_blocks:
-                mbarrier.expect(full, BLOCK_KV * V_DIM)
-                tma.async_copy_global_to_shared(state_boxes, [row, first_column], full, half)
-                num_tokens -= BLOCK_KV
-                slot += BLOCK_KV
-                if (num_tokens <= 0) & (load + 1 < work.num_blocks):
-                    while num_tokens <= 0:
-                        segment += 1
-                        num_tokens = segment_tokens(tables, segment, work.stop)
-                    slot = gl.load(tables.segment_first_slot + segment)
-                    page_ptr = tables.pages + gl.load(tables.segment_page_start + segment)
-                    num_tokens += slot % BLOCK_KV
-                    slot -= slot % BLOCK_KV
-            if HALF == 1 and (load == 2) & (work.num_blocks > 1):
-                mbarrier.wait(buffers.signals.index(HAS_SCORES), 0)
-                _load_rope(rope_boxes, rope_row, buffers, ROPE_COLUMN)
-            stage += 1
-            if stage == NUM_STAGES:
-                stage = 0
-                if load >= NUM_STAGES:
-                    phase ^= 1
-        ROWS: gl.constexpr = gl.SliceLayout(1, OUT)
-        mbarrier.wait(buffers.signals.index(HAS_INVERSE), 0)
-        acc = acc * buffers.factors.index(1).load(ROWS)[:, None]
-        target = buffers.targets.load(ROWS)
-        store_columns(
-            states, work, work.first_row, target, acc, HALF * (V_DIM // 2), NUM_KV_HEADS,
-            GROUP_SIZE, V_DIM,
-        )  # fmt: skip
-
-
-@gluon.jit
-def _load_rope(rope_boxes, row, buffers, ROPE_COLUMN: gl.constexpr):
-    """Have the copy engine fetch a block's rotary keys."""
-    has_rope = buffers.signals.index(HAS_ROPE)
-    mbarrier.expect(has_rope, buffers.rope_block.shape[0] * buffers.rope_block.shape[1] * 2)
-    tma.async_copy_global_to_shared(rope_boxes, [row, ROPE_COLUMN], has_rope, buffers.rope_block)

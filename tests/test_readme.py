@@ -23,7 +23,7 @@ def figures_of(results: dict, names: list[str], unit: float) -> list[list[float]
     rows = []
     for row in results["rows"]:
         us = {score["name"]: score["us"] for score in row["scores"]}
-        rows.append([round(us[name] / unit, 1) for name in names if us[name] is not None])
+        rows.append([round(us[name] / unit, 1) for name in names if us.get(name) is not None])
     return rows
 
 
@@ -44,6 +44,21 @@ def test_its_figures_are_those_of_the_newest_results() -> None:
     for results in (cpu, gpu):
         assert results["date"][:10] in README
         assert results["device"] in README
+
+
+def test_its_figures_of_latents_are_those_of_the_results() -> None:
+    results = json.loads((ROOT / "benchmarks/results/kernel-h100-latent.json").read_text())
+    measured = {(row["spec"], row["query_len"]): row for row in results["rows"][::-1]}
+    specs = {"GLA-2": "gla:128:2", "MLA": "mla:128"}
+    shown = re.findall(r"^\| (GLA-2|MLA), queries (\d) (\|.*)$", README, re.MULTILINE)
+    assert len(shown) == 6
+    for name, count, figures in shown:
+        row = measured[specs[name], int(count)]
+        assert row["case"].startswith("128|8192") and row["pages"] == "in order"
+        (expected,) = figures_of({"rows": [row]}, ["bough", "fa3-latent", "flashmla"], 1.0)
+        roofline = round(row["roofline_us"], 1)
+        found = [float(figure) for figure in re.findall(r"([\d.]+) us", figures)]
+        assert found == [*expected, roofline]
 
 
 def test_every_folder_it_names_exists() -> None:

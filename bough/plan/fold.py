@@ -80,8 +80,15 @@ def read_apart(forest: Forest) -> Tasks:
 
 def seconds_apart(forest: Forest, cost: CostModel) -> float:
     """Worker-seconds of the tasks of `read_apart`."""
+    _, begin, end = forest.subtree
+    own = forest.node_num_queries
     stop = forest.node_start + forest.node_visible_len
-    return float(cost.tiles(forest.node_num_queries, stop).sum())
+    if ((own > 0) & (end - begin > own)).any():
+        # Queries that end in an inner node may see less of it than those below.
+        seen = np.zeros(forest.num_nodes + 1, dtype=np.intp)
+        np.maximum.at(seen, forest.query_node, forest.query_position + 1)
+        stop = np.minimum(seen[:-1], stop)
+    return float(cost.tiles(own, stop).sum())
 
 
 def _fold_where_it_pays(

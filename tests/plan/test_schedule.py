@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from bough.device import Device
 from bough.forest import Forest
@@ -68,8 +68,20 @@ def test_a_chain_of_single_children_is_one_task() -> None:
     assert tasks.start.tolist() == [0]
 
 
+# A query in an inner node that sees less of it than those below.
+SHORT_SIGHTED = Forest.from_nodes(
+    page_size=16,
+    node_parent=[-1, 0, 1, 0],
+    node_len=[48, 16, 1, 1],
+    node_pages=[[0, 1, 2], [3], [4], [5]],
+    query_node=[0, 1, 3, 2],
+    query_position=[47, 48, 48, 64],
+)
+
+
 @settings(max_examples=60, deadline=None)
 @given(forests())
+@example(SHORT_SIGHTED)
 def test_sharing_is_never_predicted_to_cost_more_than_reading_all_apart(forest: Forest) -> None:
     cost = cost_on(replace(Device.cpu(), torch_device="cpu"))
     schedule = make_schedule(forest, cost)

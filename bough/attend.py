@@ -8,6 +8,7 @@ from importlib import import_module
 import torch
 
 from bough.kernels.backend import Backend
+from bough.kernels.expanded import Expansion, join_prefix
 from bough.kernels.gluon.latent.config import refusal
 from bough.kv import KV, QuantizedKV, expect_kv, row_shapes, tensors_of
 from bough.plan import Plan
@@ -29,6 +30,7 @@ def attend(
     plan: Plan,
     *,
     sinks: torch.Tensor | None = None,
+    expansion: Expansion | None = None,
     backend: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attend every query of a forest to the KV on its path; each node is read once a tile.
@@ -41,12 +43,16 @@ def attend(
             contiguous. Or a `bough.kv.QuantizedKV`, in fp8.
         plan: the schedule, made for the same spec, device and page size.
         sinks: [num_q_heads] logits of the attention sinks, where the spec has them.
+        expansion: for latents, a prefix that all queries see whole, in expanded form, which the
+            plan's forest leaves out (`bough.plan.expansion.forest_below`).
         backend: `cpu`, `triton`, `gluon` or `reference`; by the device of `q` when None, and on
             Hopper `gluon` for the latents that it takes.
 
     Returns:
         out [num_tokens, num_q_heads, v_dim] in q's dtype, and lse [num_tokens, num_q_heads] fp32,
         the natural log-sum-exp of the scores. A query that sees nothing has out 0 and lse -inf.
+        With an expansion, out is [num_tokens, num_q_heads, value_dim]: it has come back from the
+        latents' columns.
 
     Raises:
         ValueError: a shape, dtype or device does not match the plan, or q holds NaN.
@@ -59,7 +65,10 @@ def attend(
         raise ValueError(f"sinks must be {'given' if spec.sinks else 'None'} for this spec")
     if sinks is not None and sinks.shape != (spec.num_q_heads,):
         raise ValueError(f"sinks must be [{spec.num_q_heads}], got {list(sinks.shape)}")
-    return _backend(backend or _preferred(q, kv, spec), q.device).attend(q, kv, plan, sinks)
+    if expansion is not None:
+        expansion.check(q, spec)
+    out, lse = _backend(backend or _preferred(q, kv, spec), q.device).attend(q, kv, plan, sinks)
+    return (out, lse) if expansion is None else join_prefix(out, lse, expansion, spec.scale)
 
 
 def store_kv(kv: KV, new: KV, slots: torch.Tensor, *, backend: str | None = None) -> None:

@@ -41,7 +41,7 @@ FLOORS = {
 # What backends may share; everything else in `kernels` belongs to one of them.
 SHARED_BY_BACKENDS = {"", "backend"}
 # Gluon is Triton's explicit level: it writes the tiles and leaves all else to plain Triton.
-BUILDS_ON = {"gluon": "triton"}
+BUILDS_ON = {"gluon": "triton", "expanded": "triton"}
 
 
 @cache

@@ -29,6 +29,7 @@ from bough.kernels.triton.arguments import (
 )
 from bough.kernels.triton.attend_tiles import attend_tiles
 from bough.kernels.triton.config import merge_block, tile_config
+from bough.kernels.triton.join_states import join_states
 from bough.kernels.triton.merge_states import merge_states
 from bough.kernels.triton.padding import padded
 from bough.spec import NUM_SCALES, AttentionSpec
@@ -115,6 +116,16 @@ def leaves_of(kind: Any, path: tuple[int, ...]) -> list[tuple[tuple[int, ...], s
     return [leaf for at, part in enumerate(kind) for leaf in leaves_of(part, (*path, at))]
 
 
+def join_source() -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    states = {}
+    for state in ("above", "below"):
+        for part, kind in (("out", "*bf16"), ("lse", "*fp32")):
+            states[f"{state}_{part}"] = kind
+            states |= {f"{state}_{part}_stride_{axis}": "i32" for axis in ("query", "head")}
+    constants = {"NUM_HEADS": 128, "DIM": 128, "BLOCK_HEADS": 8, "BLOCK_DIM": 128}
+    return join_states, {**states, "out": "*bf16", "lse": "*fp32", **constants}, {"num_warps": 4}
+
+
 def compile_kernel(kernel: Any, arguments: dict[str, Any], options: dict[str, Any]) -> Any:
     """Compile as a launch would that finds every pointer and stride divisible by 16."""
     signature, constants, attributes = {}, {}, {}
@@ -161,6 +172,7 @@ def main() -> None:
         jobs[f"attend_tiles {text} drafts"] = attend_source(text, "bf16", has_drafts=True)
     for text, most in (("gqa:32:8:128", 2), ("gqa:32:8:128", 40), ("mla:16", 40)):
         jobs[f"merge_states {text} of {most}"] = merge_source(text, most)
+    jobs["join_states"] = join_source()
     compiled = {name: compile_kernel(*job) for name, job in jobs.items()}
     with ThreadPoolExecutor(2) as pool:
         figures = dict(zip(compiled, pool.map(assemble, compiled.values()), strict=True))

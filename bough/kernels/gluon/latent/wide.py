@@ -13,7 +13,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from bough.kernels.gluon.latent.halves import (
+from bough.kernels.gluon.latent.add_half import (
     ADDED,
     HAS_INVERSE,
     HAS_ROPE,

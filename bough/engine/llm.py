@@ -33,7 +33,7 @@ class LLM(Engine):
         model: a Hugging Face folder; one without a tokenizer runs token ids.
         options: the fields of `EngineConfig`: `device`, `tensor_parallel_size`, `dtype`,
             `kv_dtype`, `page_size`, `num_pages`, `kv_bytes`, `max_num_seqs`,
-            `max_num_batched_tokens`, `max_model_len`, `seed`.
+            `max_num_batched_tokens`, `max_model_len`, `num_draft_tokens`, `seed`.
 
     Raises:
         FileNotFoundError: a file of the folder is missing.

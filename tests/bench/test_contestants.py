@@ -56,5 +56,7 @@ def test_contestants_are_chosen_by_name_with_ours_first() -> None:
         "flex",
     ]
     assert [contestant.name for contestant in choose("cpu")] == ["bough", "apart", "sdpa"]
-    with pytest.raises(ValueError, match="against must be of plain, apart, sdpa, got 'fa3'"):
+    with pytest.raises(
+        ValueError, match="against must be of draft-nodes, plain, apart, sdpa, got 'fa3'"
+    ):
         choose("cpu", ["fa3"])

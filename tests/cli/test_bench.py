@@ -49,7 +49,7 @@ def test_forests_are_taken_out_of_a_trace(tmp_path: Path) -> None:
     [
         (["--ncu"], "--ncu must be left out on the CPU"),
         (["--concurrency", "4"], "--concurrency must come with a --trace"),
-        (["--against", "fa3"], "against must be of apart, sdpa, got 'fa3'"),
+        (["--against", "fa3"], "against must be of draft-nodes, plain, apart, sdpa, got 'fa3'"),
         (["--suite", "trace"], "--suite trace must come with a --trace FILE"),
         (["--suite", "all"], "suite must be one of cpu, codec"),
     ],

@@ -99,10 +99,11 @@ def store_kv(kv: KV, new: KV, slots: torch.Tensor, *, backend: str | None = None
 
 def _preferred(q: torch.Tensor, kv: KV, spec: AttentionSpec) -> str | None:
     """Name the backend written for a spec and a card; None where any of the device's will do."""
-    if q.device.type != "cuda" or isinstance(kv, QuantizedKV):
+    if q.device.type != "cuda":
         return None
     capability = torch.cuda.get_device_capability(q.device)
-    return "gluon" if refusal(spec, q.dtype, capability) is None else None
+    is_fp8 = isinstance(kv, QuantizedKV)
+    return "gluon" if refusal(spec, q.dtype, capability, is_fp8=is_fp8) is None else None
 
 
 def _backend(name: str | None, device: torch.device) -> Backend:

@@ -18,22 +18,28 @@ from triton.experimental.gluon._runtime import GluonASTSource
 
 from bough.kernels.gluon.latent.config import (
     BLOCK_KV,
+    Kernel,
+    choose_fp8_kernel,
     choose_kernel,
     latent_shape,
     merge_block,
 )
 from bough.kernels.gluon.latent.narrow import attend_narrow
+from bough.kernels.gluon.latent.quantized import attend_quantized
 from bough.kernels.gluon.latent.wide import attend_wide
-from bough.kernels.triton.arguments import Plane, Queries, States
+from bough.kernels.triton.arguments import Plane, Queries, States, Stored
 from bough.spec import AttentionSpec
 from tests.kernels.compile_sm90 import (
     assemble,
     compile_kernel,
+    leaves_of,
     merge_source,
     tables_signature,
 )
 
-KERNELS = {"narrow": attend_narrow, "wide": attend_wide}
+KERNELS = {"narrow": attend_narrow, "wide": attend_wide, "quantized": attend_quantized}
+# Latents in fp8, and the rows of their tallest tile.
+FP8_CASES = (("gla:128:2", 128), ("gla:16:1", 16), ("gla:64:4:128:32", 128))
 # Spec, whether pages hold whole blocks, dtype, whether there are sinks, and drafts.
 CASES = (
     ("gla:128:2", True, "bf16", False, False),
@@ -61,19 +67,43 @@ def compile_latent(
 ) -> Any:
     """Compile as a launch would that finds every pointer and stride divisible by 16."""
     spec = replace(AttentionSpec.parse(text), sinks=has_sinks)
-    chosen = choose_kernel(spec)
     page_size = BLOCK_KV if has_boxes else 1
-    arguments: dict[str, Any] = {
-        "queries": Queries(f"*{dtype}", "i32", "i32"),
+    rows = {
         "plane": Plane(f"*{dtype}", "i32", "i32", "i32"),
         "state_boxes": boxes(min(256, spec.v_dim), dtype),
         "rope_boxes": boxes(spec.rope_dim, dtype),
+    }
+    return compile_chosen(spec, choose_kernel(spec), rows, dtype, page_size, has_drafts)
+
+
+def compile_fp8(text: str, most_rows: int) -> Any:
+    """Compile the kernel of latents in fp8, for pages of single slots."""
+    spec = AttentionSpec.parse(text)
+    chosen = choose_fp8_kernel(spec, most_rows)
+    names = ("fp8e4nv", "i16", "bf16", "i32")
+    stored = Stored(*(Plane(f"*{name}", "i32", "i32", "i32") for name in names))
+    rows = {"stored": stored, "NUM_STAGED": chosen.num_staged}
+    return compile_chosen(spec, chosen, rows, "bf16", 1, False)
+
+
+def compile_chosen(
+    spec: AttentionSpec,
+    chosen: Kernel,
+    rows: dict[str, Any],
+    dtype: str,
+    page_size: int,
+    has_drafts: bool,
+) -> Any:
+    """Compile a kernel over some rows."""
+    arguments: dict[str, Any] = {
+        **rows,
+        "queries": Queries(f"*{dtype}", "i32", "i32"),
         "sinks_ptr": "*fp32",
         "tables": tables_signature(has_drafts),
         "states": States(f"*{dtype}", "*fp32", "*fp32", "*fp32"),
         "scale": "fp32",
         "SHAPE": latent_shape(
-            spec, page_size=page_size, is_contiguous=True, most_rows=2 * chosen.block_rows
+            spec, chosen, page_size=page_size, is_contiguous=True, most_rows=2 * chosen.block_rows
         ),
         "REGISTERS": chosen.registers,
     }
@@ -85,11 +115,10 @@ def compile_latent(
         if name.isupper():
             constants[(index,)] = kind
             continue
-        for at, leaf in enumerate(kind) if isinstance(kind, tuple) else [(None, kind)]:
+        for path, leaf in leaves_of(kind, (index,)):
             if leaf == "constexpr":
-                constants[(index, at)] = None
+                constants[path] = None
             elif leaf == "i32" or leaf.startswith("*"):
-                path = (index,) if at is None else (index, at)
                 attributes[path] = [["tt.divisibility", 16]]
     source = GluonASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     target = GPUTarget("cuda", 90, 32)
@@ -109,6 +138,8 @@ def main() -> None:
         " ".join(map(str, case[:-1])) + " drafts" * case[-1]: compile_latent(*case)
         for case in CASES
     }
+    for case in FP8_CASES:
+        compiled[f"{case[0]} fp8"] = compile_fp8(*case)
     for most in (2, 12, 128):
         compiled[f"merge of {most}"] = compile_merge("mla:128", most)
     with ThreadPoolExecutor(2) as pool:

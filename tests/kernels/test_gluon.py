@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bough.kernels.gluon.latent.config import (
+    choose_fp8_kernel,
     choose_kernel,
     latent_shape,
     merge_block,
@@ -62,9 +63,28 @@ def test_the_copy_engine_fetches_blocks_that_divide_pages(
     for text, num_slices in (("gla:128:2", 1), ("mla:128", 2)):
         spec = AttentionSpec.parse(text)
         shape = latent_shape(
-            spec, page_size=page_size, is_contiguous=is_contiguous, most_rows=spec.group_size
+            spec,
+            choose_kernel(spec),
+            page_size=page_size,
+            is_contiguous=is_contiguous,
+            most_rows=spec.group_size,
         )
         assert (has_boxes, num_slices) == (shape.HAS_BOXES, shape.NUM_SLICES)
+
+
+def test_fp8_latents_are_taken_up_to_256_columns() -> None:
+    reasons = [
+        refusal(AttentionSpec.gla(64, 2, latent_dim=dim), torch.bfloat16, HOPPER, is_fp8=True)
+        for dim in (128, 256, 512)
+    ]
+    assert reasons[:2] == [None, None]
+    assert "fp8 latents of 128 or 256 columns, got 512" in (reasons[2] or "")
+
+
+def test_few_rows_of_fp8_leave_a_warpgroup_and_memory_to_producers() -> None:
+    few, many = (choose_fp8_kernel(AttentionSpec.gla(16, 1), rows) for rows in (64, 65))
+    assert (few.block_rows, few.num_stages, few.num_staged) == (64, 3, 1)
+    assert (many.block_rows, many.num_stages, many.num_staged) == (128, 2, 2)
 
 
 @pytest.mark.parametrize("v_dim", [128, 256, 512])

@@ -8,9 +8,8 @@ from bough.kernels.gluon.latent.config import merge_block, refusal
 from bough.kernels.gluon.latent.launch import launch_latents
 from bough.kernels.triton.backend import TritonBackend
 from bough.kernels.triton.launch import launch_merge, new_states
-from bough.kv import KV
+from bough.kv import KV, QuantizedKV, tensors_of
 from bough.plan import Plan
-from bough.spec import AttentionSpec
 
 
 class GluonBackend(TritonBackend):
@@ -30,16 +29,25 @@ class GluonBackend(TritonBackend):
         return states.out, states.lse
 
 
-def _checked(q: torch.Tensor, kv: KV, plan: Plan) -> torch.Tensor:
-    spec: AttentionSpec = plan.cost.spec
-    reason = refusal(spec, q.dtype, torch.cuda.get_device_capability(q.device))
+def _checked(q: torch.Tensor, kv: KV, plan: Plan) -> torch.Tensor | QuantizedKV:
+    spec, is_fp8 = plan.cost.spec, isinstance(kv, QuantizedKV)
+    capability = torch.cuda.get_device_capability(q.device)
+    reason = refusal(spec, q.dtype, capability, is_fp8=is_fp8)
     if reason is None and not plan.cost.device.is_split_by_head and spec.num_kv_heads > 1:
         reason = f"takes plans split by head, got one for {plan.cost.device.name}"
-    if not isinstance(kv, torch.Tensor) or kv.dtype != q.dtype:
-        reason = reason or "takes q and kv of one dtype"
-    elif kv.data_ptr() % 16 or any(step % 8 for step in kv.stride()[:2]):
-        reason = reason or f"takes rows that start at multiples of 16 bytes, got {kv.stride()}"
+    if isinstance(kv, tuple) or (isinstance(kv, torch.Tensor) and kv.dtype != q.dtype):
+        reason = reason or "takes q and kv of one dtype, or kv in fp8"
+    # Scales are read word by word, whatever their strides.
+    for rows in (kv.planes[0], kv.rope) if isinstance(kv, QuantizedKV) else tensors_of(kv):
+        if rows is not None and not _has_aligned_rows(rows):
+            found = f"takes rows that start at multiples of 16 bytes, got {rows.stride()}"
+            reason = reason or found
     if reason is not None:
         raise NotImplementedError(f"backend gluon {reason}; what works: backend triton")
-    assert isinstance(kv, torch.Tensor)
+    assert not isinstance(kv, tuple)
     return kv
+
+
+def _has_aligned_rows(rows: torch.Tensor) -> bool:
+    steps = (rows.data_ptr(), *(step * rows.element_size() for step in rows.stride()[:-1]))
+    return not any(step % 16 for step in steps)

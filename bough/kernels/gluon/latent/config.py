@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from bough.kernels.triton.config import MergeBlock
-from bough.spec import AttentionSpec
+from bough.spec import NUM_SCALES, AttentionSpec
 
 BLOCK_KV = 64
 # Shared memory of a multiprocessor, less barriers and what warps hand over when they part.
@@ -33,16 +33,18 @@ class Kernel:
     """Which kernel runs a spec, and how.
 
     Args:
-        name: `narrow` up to 256 columns, `wide` for 512.
+        name: `narrow` up to 256 columns, `wide` for 512; `quantized` up to 256 in fp8.
         block_rows: query rows of a program.
-        num_stages: blocks of KV in shared memory.
+        num_stages: blocks of KV in shared memory, of 16 bits a number.
         registers: of its warpgroups.
+        num_staged: blocks of fp8 that each producer holds beside these.
     """
 
-    name: Literal["narrow", "wide"]
+    name: Literal["narrow", "wide", "quantized"]
     block_rows: int
     num_stages: int
     registers: Registers
+    num_staged: int = 0
 
 
 class LatentShape(NamedTuple):
@@ -66,13 +68,16 @@ class LatentShape(NamedTuple):
     NUM_STAGES: int
 
 
-def refusal(spec: AttentionSpec, dtype: torch.dtype, capability: tuple[int, int]) -> str | None:
+def refusal(
+    spec: AttentionSpec, dtype: torch.dtype, capability: tuple[int, int], *, is_fp8: bool = False
+) -> str | None:
     """Say why the kernels do not take a spec, a dtype or a card; None where they do.
 
     Args:
         spec: the attention variant.
-        dtype: of queries and stored rows.
+        dtype: of queries, and of stored rows but for fp8.
         capability: compute capability of the GPU.
+        is_fp8: whether KV is a `QuantizedKV`.
     """
     if capability[0] != 9:
         return f"needs compute capability 9, got {capability[0]}.{capability[1]}"
@@ -85,6 +90,8 @@ def refusal(spec: AttentionSpec, dtype: torch.dtype, capability: tuple[int, int]
             "takes latents of 128 or 256 columns with 32 or 64 rotary ones, or of 512 with 64, "
             f"got {spec.v_dim} and {spec.rope_dim}"
         )
+    if is_fp8 and spec.v_dim > 256:
+        return f"takes fp8 latents of 128 or 256 columns, got {spec.v_dim}"
     if spec.window is not None or spec.softcap is not None:
         return "takes no window and no softcap"
     return None
@@ -105,18 +112,40 @@ def choose_kernel(spec: AttentionSpec) -> Kernel:
     )
 
 
+def choose_fp8_kernel(spec: AttentionSpec, most_rows: int) -> Kernel:
+    """Choose how `quantized` runs.
+
+    Few rows leave a warpgroup to load, and the memory of its queries to one more block.
+
+    Args:
+        spec: a spec that is not refused.
+        most_rows: query rows of the tallest tile.
+    """
+    row = 2 * spec.qk_dim
+    staged_row = spec.v_dim + NUM_SCALES + 2 * spec.rope_dim
+    num_consumers = 1 if most_rows <= 64 else 2
+    free = _SHARED_BYTES - num_consumers * 64 * row - 2 * BLOCK_KV * staged_row
+    return Kernel(
+        name="quantized",
+        block_rows=64 * num_consumers,
+        num_stages=min(4, free // (BLOCK_KV * row)),
+        registers=Registers(136, 136) if num_consumers == 1 else Registers(232, 40),
+        num_staged=num_consumers,
+    )
+
+
 def latent_shape(
-    spec: AttentionSpec, *, page_size: int, is_contiguous: bool, most_rows: int
+    spec: AttentionSpec, kernel: Kernel, *, page_size: int, is_contiguous: bool, most_rows: int
 ) -> LatentShape:
     """Collect what the kernel of a spec is compiled for.
 
     Args:
         spec: a spec that is not refused.
+        kernel: what was chosen for it.
         page_size: slots per page.
         is_contiguous: whether pages follow each other in memory as slots do in a page.
         most_rows: query rows of the tallest tile.
     """
-    kernel = choose_kernel(spec)
     has_boxes = is_contiguous and page_size % BLOCK_KV == 0
     return LatentShape(
         NUM_KV_HEADS=spec.num_kv_heads,
@@ -124,7 +153,8 @@ def latent_shape(
         V_DIM=spec.v_dim,
         ROPE_DIM=spec.rope_dim,
         PAGE_SIZE=page_size,
-        HAS_BOXES=has_boxes,
+        # Producers of `quantized` fence their blocks themselves, so consumers need not either.
+        HAS_BOXES=has_boxes or kernel.name == "quantized",
         IS_ALIGNED=has_boxes and kernel.name == "wide",
         HAS_SINKS=spec.sinks,
         BLOCK_ROWS=kernel.block_rows,

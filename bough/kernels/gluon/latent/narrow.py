@@ -77,8 +77,8 @@ def attend_narrow(
     buffers = Buffers(q_nope, q_rope, state_blocks, rope_blocks, full, empty, turns)
     gl.warp_specialize(
         [
-            (_attend, (queries, sinks_ptr, tables, states, scale, work, buffers, SHAPE, 0)),
-            (_attend, (queries, sinks_ptr, tables, states, scale, work, buffers, SHAPE, 1)),
+            (attend_rows, (queries, sinks_ptr, tables, states, scale, work, buffers, SHAPE, 0)),
+            (attend_rows, (queries, sinks_ptr, tables, states, scale, work, buffers, SHAPE, 1)),
             (load_blocks, (
                 plane, state_boxes, rope_boxes, tables, work, state_blocks, rope_blocks,
                 full, empty, SHAPE,
@@ -107,7 +107,7 @@ def _pass(buffers, num_blocks, SHAPE: gl.constexpr, CONSUMER: gl.constexpr):
 
 
 @gluon.jit
-def _attend(
+def attend_rows(
     queries,
     sinks_ptr,
     tables,
@@ -118,7 +118,11 @@ def _attend(
     SHAPE: gl.constexpr,
     CONSUMER: gl.constexpr,
 ):
-    """Attend 64 rows; scores of the next block are on their way while this one is weighed in."""
+    """Attend 64 rows; scores of the next block are on their way while this one is weighed in.
+
+    Two consumers take turns to begin products; one alone need not.
+    """
+    HAS_TURNS: gl.constexpr = buffers.q_nope.shape[0] == 2
     BLOCK_KV: gl.constexpr = SHAPE.BLOCK_KV
     V_DIM: gl.constexpr = SHAPE.V_DIM
     SCORE: gl.constexpr = gl.NVMMADistributedLayout(
@@ -164,10 +168,12 @@ def _attend(
                 first, end = segment_span(tables, segment, work.stop)
                 clear = gl.minimum(work.oldest + 1, end)
             wait_for_block(buffers.full.index(stage), phase, SHAPE)
-            mbarrier.wait(buffers.turns.index(CONSUMER), (block & 1) ^ CONSUMER)
+            if HAS_TURNS:
+                mbarrier.wait(buffers.turns.index(CONSUMER), (block & 1) ^ CONSUMER)
             product = score_block(q_nope, q_rope, buffers, stage, zeros)
             adding = warpgroup_mma(weight16, buffers.state_blocks.index(last), acc, is_async=True)
-            mbarrier.arrive(buffers.turns.index(1 - CONSUMER), count=1)
+            if HAS_TURNS:
+                mbarrier.arrive(buffers.turns.index(1 - CONSUMER), count=1)
             score = warpgroup_mma_wait(1, deps=[product])
             score = mask_scores(score, first, end, position, clear)
             score = mask_drafts(score, first, position, clear, tables, work, first_row, SHAPE)

@@ -1,0 +1,125 @@
+"""Attention on fp8 KV against fp32 on the same values, and against the values before, on a GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bough.attend import attend, store_kv
+from bough.device import Device
+from bough.forest import Forest
+from bough.kernels.reference import ReferenceBackend
+from bough.kv import QuantizedKV, tensors_of
+from bough.plan import make_plan
+from bough.spec import AttentionSpec
+from bough.workloads import forest_from_text
+from tests.forests import quantized, random_problem
+from tests.kernels.test_gluon_gpu import inside_pages, ragged
+
+pytestmark = pytest.mark.gpu
+SPECS = {
+    "gqa": AttentionSpec.gqa(32, 8, 128),
+    "gqa-192": AttentionSpec.gqa(8, 2, 192),
+    "gta": AttentionSpec.gta(32, 8, 128),
+    "gla-2": AttentionSpec.gla(128, 2),
+    "gla-rank": AttentionSpec.gla(16, 1),
+    "gla-4-small": AttentionSpec.gla(64, 4, latent_dim=128, rope_dim=32),
+    "mla-rank": AttentionSpec.mla(16),
+}
+LATENTS = ("gla-2", "gla-rank", "gla-4-small")
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((actual.double() - expected.double()).norm() / expected.double().norm())
+
+
+def check(
+    forest: Forest,
+    spec: AttentionSpec,
+    dtype: torch.dtype = torch.bfloat16,
+    backend: str = "triton",
+) -> None:
+    q, plain = random_problem(forest, spec, 0)
+    plain = tuple(plane.cuda() for plane in plain) if isinstance(plain, tuple) else plain.cuda()
+    kv, q = quantized(plain, spec, forest), q.to(dtype).cuda()
+    plan = make_plan(forest, spec, Device.current(), itemsize=1)
+    out, lse = attend(q, kv, plan, backend=backend)
+    exact, exact_lse = ReferenceBackend(torch.float32).attend(q.float(), kv, plan, None)
+    before, _ = ReferenceBackend(torch.float32).attend(q.float(), plain, plan, None)
+    sees = exact_lse > -torch.inf
+    assert torch.equal(lse > -torch.inf, sees)
+    assert (out[~sees] == 0).all()
+    assert relative_error(out[sees], exact[sees]) < 5e-3
+    assert relative_error(lse[sees], exact_lse[sees]) < 1e-4
+    assert relative_error(out[sees], before[sees]) < 8e-2
+
+
+@pytest.mark.parametrize("query_len", [1, 5])
+@pytest.mark.parametrize("page_size", [1, 64])
+@pytest.mark.parametrize("name", SPECS)
+def test_ragged_requests_agree_with_fp32(name: str, page_size: int, query_len: int) -> None:
+    check(ragged(page_size, query_len), SPECS[name])
+
+
+@pytest.mark.parametrize("query_len", [1, 2, 5])
+@pytest.mark.parametrize("page_size", [1, 64])
+@pytest.mark.parametrize("name", LATENTS)
+def test_ragged_latents_agree_with_fp32_on_hopper(
+    name: str, page_size: int, query_len: int
+) -> None:
+    check(ragged(page_size, query_len), SPECS[name], backend="gluon")
+
+
+@pytest.mark.parametrize("text", ["1,4,16|256,40,100", "1,64|1000,40"])
+@pytest.mark.parametrize("name", ["gqa", *LATENTS])
+def test_forests_agree_with_fp32(name: str, text: str) -> None:
+    backend = "gluon" if name in LATENTS else "triton"
+    forest = forest_from_text(text, page_size=16, shuffle_seed=0)
+    check(forest, SPECS[name], torch.float16, backend)
+
+
+@pytest.mark.parametrize("name", LATENTS)
+def test_nodes_that_start_inside_pages_agree(name: str) -> None:
+    check(inside_pages(), SPECS[name], backend="gluon")
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_rows_are_quantised_to_the_bits_of_the_cpu(name: str) -> None:
+    spec = SPECS[name]
+    tails = [(spec.elements_per_token,)] if spec.tied else [(spec.num_kv_heads, spec.v_dim)] * 2
+    rows = [torch.randn(70, *tail).bfloat16() for tail in tails]
+    slots = torch.randperm(96)[:70]
+    stored = []
+    for device in ("cuda", "cpu"):
+        kv = QuantizedKV.empty(spec, 6, 16, torch.device(device))
+        for tensor in tensors_of(kv):
+            tensor.view(torch.uint8).zero_()
+        new = [values.to(device) for values in rows]
+        store_kv(kv, new[0] if spec.tied else (new[0], new[1]), slots.to(device))
+        stored.append([tensor.cpu().contiguous().view(torch.uint8) for tensor in tensors_of(kv)])
+    for actual, expected in zip(*stored, strict=True):
+        assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("name", ["gqa", "gla-2"])
+def test_a_graph_stores_and_attends(name: str) -> None:
+    spec, forest = SPECS[name], forest_from_text("1,8|300,40", page_size=16)
+    q, plain = random_problem(forest, spec, 0)
+    plain = tuple(plane.cuda() for plane in plain) if isinstance(plain, tuple) else plain.cuda()
+    kv, q = quantized(plain, spec, forest), q.bfloat16().cuda()
+    plan = make_plan(forest, spec, Device.current(), itemsize=1)
+    tails = [(spec.elements_per_token,)] if spec.tied else [(spec.num_kv_heads, spec.v_dim)] * 2
+    rows = [torch.randn(2, *tail, device="cuda").bfloat16() for tail in tails]
+    new, slots = rows[0] if spec.tied else (rows[0], rows[1]), torch.tensor([3, 17]).cuda()
+
+    def step() -> torch.Tensor:
+        store_kv(kv, new, slots)
+        return attend(q, kv, plan)[0]
+
+    expected = step()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = step()
+    out.fill_(torch.nan)
+    graph.replay()
+    assert torch.equal(out, expected)

@@ -104,6 +104,8 @@ def test_sampling_options_reach_the_engine(model: Path, tmp_path: Path) -> None:
     assert stopped["text"] == plain["text"][: plain["text"].index(mark)]
     [penalized] = generated(model, prompts, *options, "--repetition-penalty", 50)
     assert len(set(penalized["token_ids"])) == 30
+    [quantized] = generated(model, prompts, *options, "--kv-dtype", "fp8")
+    assert len(quantized["token_ids"]) == 30
     [one_left] = generated(model, prompts, *options[:2], "--ignore-eos", "--top-k", 1)
     assert one_left["token_ids"] == plain["token_ids"]
     [reported] = generated(model, prompts, *options, "--logprobs", 2)
@@ -182,6 +184,7 @@ def test_text_for_a_model_without_a_tokenizer_is_a_bad_line(tmp_path: Path) -> N
         pytest.param(["--device", "cuda"], "device must be cpu where", marks=WITHOUT_GPU),
         pytest.param(["--device", "h100"], "device must be cpu where", marks=WITHOUT_GPU),
         (["--dtype", "int4"], "dtype must be"),
+        (["--kv-dtype", "int4"], "kv_dtype must be fp8 or None, got 'int4'"),
         (["--model", "nowhere"], "model must be a folder, got 'nowhere'"),
         (["--prompts", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
         (["--output", "nowhere/out.jsonl"], "output must be in a folder that exists"),

@@ -23,6 +23,7 @@ from bough.engine.llm import LLM
         ({"kv_bytes": 10**18}, "kv_bytes must be at most .*, got 1000000000000000000"),
         ({"page_size": 10**12}, "page_size must be small enough for free memory, got"),
         ({"dtype": "int8"}, "dtype must be one of .*, got 'int8'"),
+        ({"kv_dtype": "int4"}, "kv_dtype must be fp8 or None, got 'int4'"),
         ({"max_model_len": 9999}, "max_model_len must be at most the model's context 512, got"),
         ({"device": 3}, "device must be a name or a Device, got 3"),
         ({"device": "abacus"}, "device must be one of .*, got 'abacus'"),

@@ -9,10 +9,9 @@ import torch
 
 from bough.kernels.backend import Backend
 from bough.kernels.expanded import Expansion, join_prefix
-from bough.kernels.gluon.latent.config import refusal
+from bough.kernels.gluon.refusal import refusal
 from bough.kv import KV, QuantizedKV, expect_kv, row_shapes, tensors_of
 from bough.plan import Plan
-from bough.spec import AttentionSpec
 
 # Where each backend lives; imported when it is first asked for.
 _HOMES = {
@@ -46,7 +45,7 @@ def attend(
         expansion: for latents, a prefix that all queries see whole, in expanded form, which the
             plan's forest leaves out (`bough.plan.expansion.forest_below`).
         backend: `cpu`, `triton`, `gluon` or `reference`; by the device of `q` when None, and on
-            Hopper `gluon` for the latents that it takes.
+            Hopper `gluon` for what it takes.
 
     Returns:
         out [num_tokens, num_q_heads, v_dim] in q's dtype, and lse [num_tokens, num_q_heads] fp32,
@@ -67,7 +66,7 @@ def attend(
         raise ValueError(f"sinks must be [{spec.num_q_heads}], got {list(sinks.shape)}")
     if expansion is not None:
         expansion.check(q, spec)
-    out, lse = _backend(backend or _preferred(q, kv, spec), q.device).attend(q, kv, plan, sinks)
+    out, lse = _backend(backend or _preferred(q, kv, plan), q.device).attend(q, kv, plan, sinks)
     return (out, lse) if expansion is None else join_prefix(out, lse, expansion, spec.scale)
 
 
@@ -97,13 +96,9 @@ def store_kv(kv: KV, new: KV, slots: torch.Tensor, *, backend: str | None = None
     _backend(backend, plane.device).store_kv(kv, new, slots)
 
 
-def _preferred(q: torch.Tensor, kv: KV, spec: AttentionSpec) -> str | None:
-    """Name the backend written for a spec and a card; None where any of the device's will do."""
-    if q.device.type != "cuda":
-        return None
-    capability = torch.cuda.get_device_capability(q.device)
-    is_fp8 = isinstance(kv, QuantizedKV)
-    return "gluon" if refusal(spec, q.dtype, capability, is_fp8=is_fp8) is None else None
+def _preferred(q: torch.Tensor, kv: KV, plan: Plan) -> str | None:
+    """Name the backend written for a call on a card; None where any of the device's will do."""
+    return "gluon" if q.device.type == "cuda" and refusal(q, kv, plan) is None else None
 
 
 def _backend(name: str | None, device: torch.device) -> Backend:

@@ -37,6 +37,9 @@ class Device:
             latent.
         most_sums: a tile's rows x columns of the value that a worker can hold, which lowers the
             greatest height for wide latents.
+        least_heads: stored heads that a tile below the greatest height covers at least, where they
+            divide into so many.
+        joined_seconds: longest time of an item that covers more.
         kv_quantum: KV tokens are cut in multiples of this.
         is_split_by_head: whether a tile covers one stored head or all of them.
     """
@@ -57,6 +60,8 @@ class Device:
     tile_heights: tuple[int, ...]
     latent_tile_heights: tuple[int, ...]
     most_sums: int
+    least_heads: int
+    joined_seconds: float
     kv_quantum: int
     is_split_by_head: bool
 
@@ -113,6 +118,8 @@ CPU = Device(
     tile_heights=(4096,),
     latent_tile_heights=(4096,),
     most_sums=1 << 30,
+    least_heads=1,
+    joined_seconds=0.0,
     kv_quantum=1,
     is_split_by_head=False,
 )
@@ -125,6 +132,8 @@ _HOPPER: dict[str, Any] = {
     "tile_heights": (16, 64),
     "latent_tile_heights": (16, 64, 128),
     "most_sums": 128 * 256,
+    "least_heads": 1,
+    "joined_seconds": 4e-6,
     "kv_quantum": 64,
     "is_split_by_head": True,
 }

@@ -49,6 +49,8 @@ def devices(draw: st.DrawFn) -> Device:
         tile_heights=draw(st.sampled_from(HEIGHTS)),
         latent_tile_heights=draw(st.sampled_from(HEIGHTS)),
         most_sums=draw(st.sampled_from([64, 1 << 20])),
+        least_heads=draw(st.sampled_from([1, 2])),
+        joined_seconds=draw(st.sampled_from([0.0, 4e-6, 1.0])),
         kv_quantum=draw(st.sampled_from([1, 4, 64])),
         is_split_by_head=draw(st.booleans()),
     )
@@ -160,7 +162,7 @@ def assert_covers_everything_once(plan: Plan) -> None:
     assert sorted(covered) == list(range(schedule.num_tiles * splits))
     assert sorted(schedule.worker_items.tolist()) == sorted(items)
     assert schedule.worker_indptr[-1] == len(items)
-    assert_keeps_classes_apart(plan)
+    assert_fits_heights(plan)
     window = plan.cost.spec.window
     assert_tables_cover_once(tables, forest, schedule.num_tiles, schedule.num_partials, window)
 
@@ -211,21 +213,14 @@ def assert_tables_cover_once(
     assert all(0 <= partial < num_partials for partial in used)
 
 
-def assert_keeps_classes_apart(plan: Plan) -> None:
-    """Items lie by class, each class has workers, and its height holds its tiles' rows."""
+def assert_fits_heights(plan: Plan) -> None:
+    """Each tile is held by the height at which it runs, and each item starts where a pack may."""
     tables, cost, splits = plan.tables, plan.cost, plan.schedule.num_head_splits
-    indptr = tables.class_indptr.tolist()
-    heights = cost.tile_heights
-    assert len(indptr) == len(heights) + 1
-    assert indptr[0] == 0
-    assert indptr[-1] == int(tables.num_items)
-    for at, height in enumerate(heights):
-        items = tables.items[indptr[at] : indptr[at + 1]].tolist()
-        assert (int(tables.class_workers[at]) > 0) == bool(items)
-        for item in items:
-            rows = int(tables.tile_num_queries[item // splits]) * cost.spec.group_size
-            assert rows <= height or cost.max_tile_queries == 1
-    assert int(tables.class_workers.sum()) <= max(cost.num_workers, len(heights))
+    for item in tables.items[: int(tables.num_items)].tolist():
+        tile = item // splits
+        rows = int(tables.tile_num_queries[tile]) * cost.spec.group_size
+        assert rows <= cost.tile_heights[-1] or cost.max_tile_queries == 1
+        assert item % splits % int(tables.tile_num_heads[tile]) == 0
 
 
 def random_problem(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from bough.attend import attend
@@ -19,23 +20,23 @@ _REPEATS = 9
 
 
 class TileClass(NamedTuple):
-    """Tiles of one height, which have workers of their own.
+    """Tiles of one height.
 
     Attributes:
         height: query rows at which they are computed.
         num_items: how many they are, each on one stored head or several.
-        num_workers: workers that share them.
+        share: of the work of all tiles.
         rows: fewest and most query rows of a tile.
         tokens: fewest and most KV tokens of a tile.
         num_cuts: runs of KV into which their queries' work is cut, most of any.
         read_bytes: KV bytes that they read, each once a tile.
-        busy_us: expected time if their workers shared them evenly.
+        busy_us: expected time if all workers shared them evenly.
         longest_us: expected time of the longest.
     """
 
     height: int
     num_items: int
-    num_workers: int
+    share: float
     rows: tuple[int, int]
     tokens: tuple[int, int]
     num_cuts: int
@@ -60,19 +61,18 @@ class Measured:
 
 def tile_classes(plan: Plan) -> list[TileClass]:
     """Sum a plan's tiles up by height, tallest first."""
-    schedule = plan.schedule
-    bounds = zip(schedule.class_indptr[:-1], schedule.class_indptr[1:], strict=True)
-    classes = [
-        _tile_class(plan, height, slice(int(begin), int(end)), int(workers))
-        for height, (begin, end), workers in zip(
-            plan.cost.tile_heights, bounds, schedule.class_workers, strict=True
-        )
-        if end > begin
+    schedule, cost = plan.schedule, plan.cost
+    tile = schedule.items // schedule.num_head_splits
+    place = cost.tile_class(schedule.tile_num_queries[tile])
+    heights = reversed(list(enumerate(cost.tile_heights)))
+    return [
+        _tile_class(plan, height, np.flatnonzero(place == at))
+        for at, height in heights
+        if (place == at).any()
     ]
-    return classes[::-1]
 
 
-def _tile_class(plan: Plan, height: int, items: slice, num_workers: int) -> TileClass:
+def _tile_class(plan: Plan, height: int, items: npt.NDArray[np.intp]) -> TileClass:
     schedule, cost = plan.schedule, plan.cost
     seconds = schedule.item_seconds[items]
     tile = np.unique(schedule.items[items] // schedule.num_head_splits)
@@ -83,12 +83,12 @@ def _tile_class(plan: Plan, height: int, items: slice, num_workers: int) -> Tile
     return TileClass(
         height=height,
         num_items=len(seconds),
-        num_workers=num_workers,
+        share=float(seconds.sum() / schedule.item_seconds.sum()),
         rows=(int(rows.min()), int(rows.max())),
         tokens=(int(tokens.min()), int(tokens.max())),
         num_cuts=int(cuts.max()),
         read_bytes=cost.spec.kv_bytes(int(tokens.sum()), cost.itemsize),
-        busy_us=float(seconds.sum()) / num_workers * 1e6,
+        busy_us=float(seconds.sum()) / cost.device.num_workers * 1e6,
         longest_us=float(seconds.max()) * 1e6,
     )
 

@@ -37,14 +37,14 @@ def explanation(plan: Plan, measured: Measured | None) -> RenderableType:
         measured: the same plan's step on this machine; None where it was not made for it.
     """
     table = Table(box=None, header_style="dim", pad_edge=False)
-    titles = ("tile\nrows", "\nitems", "\nworkers", "rows\nused", "KV tokens\na tile")
+    titles = ("tile\nrows", "\nitems", "share of\nthe work", "rows\nused", "KV tokens\na tile")
     for title in (*titles, "cuts of\ntheir KV", "KV read\nMB", "expected\nus", "longest\nus"):
         table.add_column(title, justify="right", no_wrap=True)
     for found in tile_classes(plan):
         table.add_row(
             f"{found.height}",
             f"{found.num_items:,}",
-            f"{found.num_workers}",
+            f"{found.share:.0%}",
             _span(found.rows),
             _span(found.tokens),
             f"{found.num_cuts}",

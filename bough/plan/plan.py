@@ -110,6 +110,27 @@ class Plan:
         return len(self.schedule.items)
 
     @property
+    def heights(self) -> frozenset[int]:
+        """Heights at which tiles of a launch run: all, with a capacity."""
+        heights = self.cost.tile_heights
+        if self._capacity is not None:
+            return frozenset(heights)
+        found = np.unique(self.cost.tile_class(self.schedule.tile_num_queries))
+        return frozenset(heights[at] for at in found)
+
+    @property
+    def tall_tokens(self) -> int:
+        """KV tokens that a tile of the greatest height visits on average; 0 with a capacity."""
+        schedule = self.schedule
+        is_tall = self.cost.tile_class(schedule.tile_num_queries) == len(self.cost.tile_heights) - 1
+        if self._capacity is not None or not is_tall.any():
+            return 0
+        tokens = np.add.reduceat(
+            schedule.segment_stop - schedule.segment_begin, schedule.tile_segment_indptr[:-1]
+        )
+        return int(tokens[is_tall].mean())
+
+    @property
     def most_tile_queries(self) -> int:
         """Queries of the tallest tile of a launch: the cost model's limit with a capacity."""
         if self._capacity is not None:
@@ -152,7 +173,7 @@ class Plan:
             self._buffer = self._tables = None
         else:
             arrays = _arrays(forest, schedule, growth)
-            lengths = self._capacity.lengths(self.cost.num_head_splits, len(self.cost.tile_heights))
+            lengths = self._capacity.lengths(self.cost.num_head_splits)
             for name, array in arrays.items():
                 expect_room(name, len(array), lengths[name])
             expect_room("num_partials", schedule.num_partials, self._capacity.num_partials)

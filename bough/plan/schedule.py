@@ -28,9 +28,9 @@ class Schedule:
 
     A tile is a list of node segments along one path x some queries; item `tile * num_head_splits +
     split` is the tile on `tile_num_heads[tile]` splits of the stored heads from that one on. Tiles
-    are of the classes of `CostModel.tile_heights`, and each class has workers of its own. A query
-    in one tile has its output written there; a query in more leaves a partial for each, row `i` of
-    tile `t` in partial `tile_partial_start[t] + i`.
+    are taken in the order of `items` by whichever worker is free. A query in one tile has its
+    output written there; a query in more leaves a partial for each, row `i` of tile `t` in partial
+    `tile_partial_start[t] + i`.
 
     Args:
         tile_segment_indptr: [num_tiles + 1] segments of each tile.
@@ -45,10 +45,8 @@ class Schedule:
         merge_indices: partials in the order in which they are merged.
         query_num_tiles: [num_queries] tiles of each query.
         tile_num_heads: [num_tiles] head splits that an item of each tile covers.
-        items: [num_items] all items by class, and by falling cost in each.
+        items: [num_items] all items by falling cost.
         item_seconds: [num_items] expected cost of each item.
-        class_indptr: [num_classes + 1] items of each class.
-        class_workers: [num_classes] workers of each class.
         tile_seconds: [num_tiles] expected cost of each tile on one head split.
         num_workers: workers that run side by side.
         num_head_splits: tiles that share one row of the tables.
@@ -71,8 +69,6 @@ class Schedule:
     tile_num_heads: Index
     items: Index
     item_seconds: Seconds
-    class_indptr: Index
-    class_workers: Index
     tile_seconds: Seconds
     num_workers: int
     num_head_splits: int
@@ -96,11 +92,7 @@ class Schedule:
     @cached_property
     def assignment(self) -> Assignment:
         """Items dealt to workers by falling cost, each to whoever is free first."""
-        order = (-self.item_seconds).argsort(kind="stable")
-        dealt = assign(self.item_seconds[order], self.num_workers)
-        worker = np.empty_like(dealt.worker)
-        worker[order] = dealt.worker
-        return Assignment(worker, dealt.makespan)
+        return assign(self.item_seconds, self.num_workers)
 
     @property
     def worker_indptr(self) -> Index:
@@ -169,7 +161,7 @@ def _lay_out(
     num_queries = blocks.num_queries[block]
     item_seconds = cost.device.tile_seconds + division.work.rate[block] * (stop - start)
     num_heads = division.work.num_heads[block]
-    items = list_items(cost.tile_class(num_queries), num_heads, item_seconds, cost)
+    items = list_items(num_heads, item_seconds, cost.num_head_splits)
     return Schedule(
         tile_segment_indptr=_indptr(segments.num),
         segment_node=segments.node,
@@ -185,8 +177,6 @@ def _lay_out(
         tile_num_heads=num_heads,
         items=items.item,
         item_seconds=items.seconds,
-        class_indptr=items.class_indptr,
-        class_workers=items.class_workers,
         tile_seconds=item_seconds / num_heads,
         num_workers=cost.num_workers,
         num_head_splits=cost.num_head_splits,

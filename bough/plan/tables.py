@@ -54,12 +54,11 @@ class PlanCapacity:
             value = getattr(self, field.name)
             expect(value >= 0, field.name, "at least 0", value)
 
-    def lengths(self, num_head_splits: int, num_classes: int) -> dict[str, int]:
+    def lengths(self, num_head_splits: int) -> dict[str, int]:
         """Entries of each table but `pages`."""
         return {
             "num_items": 1,
-            "class_indptr": num_classes + 1,
-            "class_workers": num_classes,
+            "num_claimed": 2,
             "items": self.num_tiles * num_head_splits,
             "tile_num_heads": self.num_tiles,
             "tile_segment_indptr": self.num_tiles + 1,
@@ -85,9 +84,9 @@ class PlanTables:
 
     Args:
         num_items: [1] entries of `items` in use.
-        class_indptr: [num_classes + 1] items of each class of tiles.
-        class_workers: [num_classes] multiprocessors that share the items of each class.
-        items: [num_tiles * num_head_splits] or fewer, by class, then by falling cost.
+        num_claimed: [2] items that the programs of a running kernel have taken beyond the first of
+            each, and programs that have ended; zeros between kernels. So one kernel at a time.
+        items: [num_tiles * num_head_splits] or fewer, by falling cost.
         tile_num_heads: [num_tiles] stored heads that an item of each tile covers.
         tile_segment_indptr: [num_tiles + 1].
         tile_query_begin: [num_tiles].
@@ -108,8 +107,7 @@ class PlanTables:
     """
 
     num_items: torch.Tensor
-    class_indptr: torch.Tensor
-    class_workers: torch.Tensor
+    num_claimed: torch.Tensor
     items: torch.Tensor
     tile_num_heads: torch.Tensor
     tile_segment_indptr: torch.Tensor
@@ -132,9 +130,9 @@ class PlanTables:
 def schedule_arrays(schedule: Schedule) -> Arrays:
     """Collect the tables that only a new schedule changes, those of segments apart."""
     names = (
-        "class_indptr class_workers items tile_num_heads tile_segment_indptr tile_query_begin "
+        "items tile_num_heads tile_segment_indptr tile_query_begin "
         "tile_num_queries tile_partial_start "
         "query_indices query_num_tiles merge_indptr merge_indices"
     )
-    arrays: Arrays = {"num_items": np.array([len(schedule.items)])}
+    arrays: Arrays = {"num_items": np.array([len(schedule.items)]), "num_claimed": np.zeros(2)}
     return arrays | {name: getattr(schedule, name) for name in names.split()}

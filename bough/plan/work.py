@@ -13,9 +13,8 @@ from bough.tree_order import Index, distinct
 
 Seconds = npt.NDArray[np.float64]
 
-# An item of several heads takes at most so long, and so much of the step: then it is as quick to
-# start as it is easy to place.
-_MOST_SECONDS = 4e-6
+# Nor does an item of several heads take more of the step: then it is as quick to start as it is
+# easy to place.
 _MOST_SHARE = 0.25
 
 
@@ -50,12 +49,15 @@ def measure_work(blocks: Blocks, cost: CostModel) -> Work:
     most = int(readers.max(initial=0)) + 1
     found, at = distinct(blocks.num_queries * most + readers)
     rate = (cost.rate(found // most, found % most) / splits)[at]
+    tile_class = cost.tile_class(found // most)[at]
     heads = np.ones_like(num_tokens)
-    if len(cost.tile_heights) > 1 and not cost.spec.tied:
+    least = cost.device.least_heads
+    if len(cost.tile_heights) > 1 and not cost.spec.tied and splits % least == 0:
+        heads[tile_class < len(cost.tile_heights) - 1] = least
         seconds = rate * num_tokens
         share = float(seconds.sum()) * splits / cost.num_workers * _MOST_SHARE
-        longest = (np.equal(cost.tile_class(found // most), 0) * min(_MOST_SECONDS, share))[at]
-        num = 2
+        longest = np.equal(tile_class, 0) * min(cost.device.joined_seconds, share)
+        num = 2 * least
         while splits % num == 0:
             heads[seconds * num <= longest] = num
             num *= 2

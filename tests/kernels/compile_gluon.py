@@ -1,4 +1,4 @@
-"""Compile the Gluon kernels over latents for Hopper without a GPU; print what ptxas says, as JSON.
+"""Compile the Gluon kernels for Hopper without a GPU; print what ptxas says, as JSON.
 
 Run as a script: Triton's interpreter, which other tests ask for, must be off in its process.
 """
@@ -16,6 +16,8 @@ from triton.backends.compiler import GPUTarget
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
+from bough.kernels.gluon.grouped.attend import attend_grouped
+from bough.kernels.gluon.grouped.config import block_shape
 from bough.kernels.gluon.latent.config import (
     BLOCK_KV,
     Kernel,
@@ -27,7 +29,7 @@ from bough.kernels.gluon.latent.config import (
 from bough.kernels.gluon.latent.narrow import attend_narrow
 from bough.kernels.gluon.latent.quantized import attend_quantized
 from bough.kernels.gluon.latent.wide import attend_wide
-from bough.kernels.triton.arguments import Plane, Queries, States, Stored
+from bough.kernels.triton.arguments import AttentionShape, Plane, Queries, States, Stored
 from bough.spec import AttentionSpec
 from tests.kernels.compile_sm90 import (
     assemble,
@@ -51,6 +53,15 @@ CASES = (
     ("gla:128:2", False, "bf16", False, True),
     ("mla:128", True, "bf16", False, True),
     ("mla:32", False, "bf16", False, True),
+)
+# Spec, dtype, heights of the tiles, and tokens of a tall one.
+GROUPED_CASES = (
+    ("gqa:32:8:128", "bf16", (16, 64, 128), 0),
+    ("gqa:32:8:128", "bf16", (16,), 0),
+    ("gqa:32:8:128", "bf16", (16, 128), 4096),
+    ("gqa:32:8:128", "bf16", (128,), 4096),
+    ("gqa:32:8:128 window", "fp16", (16, 64, 128), 0),
+    ("mha:16:64 sinks", "bf16", (16, 64, 128), 0),
 )
 
 
@@ -107,7 +118,45 @@ def compile_chosen(
         ),
         "REGISTERS": chosen.registers,
     }
-    kernel = KERNELS[chosen.name]
+    return compile_gluon(KERNELS[chosen.name], arguments, {})
+
+
+def compile_grouped(text: str, dtype: str, heights: tuple[int, ...], tall_tokens: int) -> Any:
+    """The same over grouped heads, for a plan of tiles of some heights."""
+    text, _, change = text.partition(" ")
+    changes: dict[str, Any] = {"sinks": {"sinks": True}, "window": {"window": 128}}.get(change, {})
+    spec = replace(AttentionSpec.parse(text), **changes)
+    block = block_shape(spec, heights, tall_tokens)
+    shape = AttentionShape(
+        NUM_KV_HEADS=spec.num_kv_heads,
+        GROUP_SIZE=spec.group_size,
+        NOPE_DIM=spec.nope_dim,
+        ROPE_DIM=0,
+        V_DIM=spec.v_dim,
+        WINDOW=spec.window or 0,
+        SOFTCAP=0.0,
+        HAS_SINKS=spec.sinks,
+        HAS_DRAFTS=False,
+        PAGE_SIZE=16,
+        IS_FP8=False,
+        VALUE_SCALE=0,
+    )
+    arguments: dict[str, Any] = {
+        "queries": Queries(f"*{dtype}", "i32", "i32"),
+        "key": Plane(f"*{dtype}", "i32", "i32", "i32"),
+        "value": Plane(f"*{dtype}", "i32", "i32", "i32"),
+        "sinks_ptr": "*fp32",
+        "tables": tables_signature(False),
+        "states": States(f"*{dtype}", "*fp32", "*fp32", "*fp32"),
+        "scale": "fp32",
+        "SHAPE": shape,
+        "BLOCK": block,
+    }
+    return compile_gluon(attend_grouped, arguments, {"maxnreg": block.ENTRY_REGISTERS})
+
+
+def compile_gluon(kernel: Any, arguments: dict[str, Any], options: dict[str, Any]) -> Any:
+    """Compile for a card of compute capability 9, as a launch on one would."""
     signature, constants, attributes = {}, {}, {}
     for index, name in enumerate(kernel.arg_names):
         kind = arguments[name]
@@ -122,7 +171,7 @@ def compile_chosen(
                 attributes[path] = [["tt.divisibility", 16]]
     source = GluonASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     target = GPUTarget("cuda", 90, 32)
-    return triton.compile(source, target=target, options={"num_warps": 4})
+    return triton.compile(source, target=target, options={"num_warps": 4, **options})
 
 
 def compile_merge(text: str, most_partials: int) -> Any:
@@ -140,6 +189,8 @@ def main() -> None:
     }
     for case in FP8_CASES:
         compiled[f"{case[0]} fp8"] = compile_fp8(*case)
+    for case in GROUPED_CASES:
+        compiled[" ".join(map(str, case))] = compile_grouped(*case)
     for most in (2, 12, 128):
         compiled[f"merge of {most}"] = compile_merge("mla:128", most)
     with ThreadPoolExecutor(2) as pool:

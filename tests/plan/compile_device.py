@@ -59,9 +59,8 @@ def sources() -> list[tuple[Any, dict[str, Any]]]:
         ),
         (
             place_nodes,
-            {"nodes": NODES, "classes": "*i32", "tables": TABLES, "num_rows": "i32"}
-            | {"fixed_seconds": "fp32", "NUM_WORKERS": 132, "NUM_HEADS": 8, "NUM_CLASSES": 3}
-            | {"ROWS": ROWS, "BLOCK": 2},
+            {"nodes": NODES, "tables": TABLES, "num_rows": "i32"}
+            | {"NUM_HEADS": 8, "ROWS": ROWS, "BLOCK": 2},
         ),
         (
             write_tiles,

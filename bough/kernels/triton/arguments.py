@@ -52,8 +52,7 @@ class TileTables(NamedTuple):
     """The tables of `bough.plan.tables.PlanTables` that tiles read; None for what is not there."""
 
     num_items: Any
-    class_indptr: Any
-    class_workers: Any
+    num_claimed: Any
     items: Any
     tile_segment_indptr: Any
     tile_query_begin: Any

@@ -43,8 +43,6 @@ class Tables(NamedTuple):
     """The tables of `bough.plan.tables.PlanTables` that updates write, the ordered rows apart."""
 
     num_items: Any
-    class_indptr: Any
-    class_workers: Any
     tile_query_begin: Any
     tile_num_queries: Any
     tile_partial_start: Any

@@ -77,8 +77,6 @@ class DevicePlan:
         counts = np.arange(self.cost.max_tile_queries + 1)
         rates = self.cost.rate(counts) / self.cost.num_head_splits
         self._rates = torch.tensor(rates, dtype=torch.float32, device=device.torch_device)
-        classes = self.cost.tile_class(counts)
-        self._classes = torch.tensor(classes, dtype=torch.int32, device=device.torch_device)
 
     @property
     def tables(self) -> PlanTables:
@@ -89,6 +87,16 @@ class DevicePlan:
     def num_launched_items(self) -> int:
         """Programs of a launch over all items that the capacity holds."""
         return len(self._tables.items)
+
+    @property
+    def heights(self) -> frozenset[int]:
+        """Heights at which tiles of a launch may run."""
+        return frozenset(self.cost.tile_heights)
+
+    @property
+    def tall_tokens(self) -> int:
+        """KV tokens that a tile of the greatest height visits at least."""
+        return 0
 
     @property
     def most_tile_queries(self) -> int:
@@ -200,13 +208,9 @@ class DevicePlan:
         order, page_size = self._tables.query_indices, self.forest.page_size
         place_nodes[(2 * rows // _PLACED,)](
             self._nodes,
-            self._classes,
             self._written,
             num_rows,
-            cost.device.tile_seconds,
-            NUM_WORKERS=cost.num_workers,
             NUM_HEADS=cost.num_head_splits,
-            NUM_CLASSES=len(cost.tile_heights),
             ROWS=rows,
             BLOCK=_PLACED,
         )
@@ -249,7 +253,7 @@ class DevicePlan:
             num_query_rows=capacity.num_requests,
             num_partials=capacity.num_partials,
             num_pages=0,
-        ).lengths(self.cost.num_head_splits, len(self.cost.tile_heights))
+        ).lengths(self.cost.num_head_splits)
         tensors = TableBuffer(lengths, device.torch_device).tensors()
         for name in ("items", "tile_segment_indptr"):
             torch.arange(len(tensors[name]), out=tensors[name])

@@ -9,17 +9,13 @@ import triton.language as tl
 @triton.jit
 def place_nodes(
     nodes,
-    classes,
     tables,
     num_rows,
-    fixed_seconds,
-    NUM_WORKERS: tl.constexpr,
     NUM_HEADS: tl.constexpr,
-    NUM_CLASSES: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Number tiles class by class, the longest first, and partials; count the items.
+    """Number tiles, the longest first, and partials; count the items.
 
     So numbered, tiles stand in the order in which they run.
     """
@@ -28,60 +24,20 @@ def place_nodes(
     num_tiles = tl.load(nodes.num_tiles + at, mask=mask, other=0)
     num_partials = tl.load(nodes.num_partials + at, mask=mask, other=0)
     seconds = tl.load(nodes.tile_seconds + at, mask=mask, other=0.0)
-    group = tl.load(classes + tl.load(nodes.block_size + at, mask=mask, other=0))
     if tl.program_id(0) == 0:
-        _write_classes(
-            tables, group, num_tiles, seconds + fixed_seconds, NUM_WORKERS, NUM_HEADS, NUM_CLASSES
-        )
+        tl.store(tables.num_items, tl.sum(num_tiles, 0) * NUM_HEADS)
 
     node = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = (node % ROWS) < num_rows
     own_seconds = tl.load(nodes.tile_seconds + node, mask=mask, other=0.0)[:, None]
-    own_size = tl.load(nodes.block_size + node, mask=mask, other=0)
-    own_group = tl.load(classes + own_size)[:, None]
     # [BLOCK, nodes]
     is_earlier = at[None, :] < node[:, None]
     is_longer = seconds[None, :] > own_seconds
     is_longer = is_longer | ((seconds[None, :] == own_seconds) & is_earlier)
-    is_before = (group[None, :] < own_group) | ((group[None, :] == own_group) & is_longer)
-    first_tile = tl.sum(tl.where(is_before, num_tiles[None, :], 0), 1)
+    first_tile = tl.sum(tl.where(is_longer, num_tiles[None, :], 0), 1)
     first_partial = tl.sum(tl.where(is_earlier, num_partials[None, :], 0), 1)
     tl.store(nodes.first_tile + node, first_tile, mask=mask)
     tl.store(nodes.first_partial + node, first_partial, mask=mask)
-
-
-@triton.jit
-def _write_classes(
-    tables,
-    group,
-    num_tiles,
-    seconds,
-    NUM_WORKERS: tl.constexpr,
-    NUM_HEADS: tl.constexpr,
-    NUM_CLASSES: tl.constexpr,
-):
-    """Give each class that has work its share of the workers, and the largest what is left."""
-    total = tl.sum(num_tiles * seconds, 0)
-    num_items = 0
-    num_given = 0
-    largest = 0
-    most = 0
-    for index in range(NUM_CLASSES):
-        tiles = tl.where(group == index, num_tiles, 0)
-        tl.store(tables.class_indptr + index, num_items)
-        num_items += tl.sum(tiles, 0) * NUM_HEADS
-        share = tl.sum(tiles * seconds, 0) / tl.maximum(total, 1e-30)
-        given = tl.maximum((share * NUM_WORKERS + 0.5).to(tl.int32), 1)
-        given = tl.where(tl.sum(tiles, 0) > 0, given, 0)
-        tl.store(tables.class_workers + index, given)
-        num_given += given
-        largest = tl.where(given > most, index, largest)
-        most = tl.maximum(most, given)
-    tl.store(tables.class_indptr + NUM_CLASSES, num_items)
-    tl.store(tables.num_items, num_items)
-    if num_items > 0:
-        rest = tl.maximum(NUM_WORKERS - num_given, 1 - most)
-        tl.store(tables.class_workers + largest, most + rest)
 
 
 @triton.jit

@@ -1,0 +1,87 @@
+"""Which grouped specs the Hopper kernel takes, and its shape for each. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from bough.device import Device
+from bough.spec import AttentionSpec
+
+# Query rows of the tiles that the kernel is written for.
+TILE_HEIGHTS = (16, 64, 128)
+# Tokens from which on a tall tile counts as long.
+_LONG = 1024
+# Stored bytes of one plane that a program holds or has in flight.
+_BYTES_IN_FLIGHT = 64 * 1024
+
+
+class BlockShape(NamedTuple):
+    """Compile-time shape of `attend_grouped`.
+
+    It is compiled for the heights of tiles that a plan has: few rows, many, or more than a
+    warpgroup holds, which visit 2^TALL_BITS tokens at a time; 0 where there are none. A program
+    has places for NUM_STAGES blocks of 64 rows of either plane; registers are a thread's.
+    """
+
+    HAS_FEW: bool
+    HAS_MANY: bool
+    TALL_BITS: int
+    NUM_STAGES: int
+    CONSUMER_REGISTERS: int
+    PRODUCER_REGISTERS: int
+    ENTRY_REGISTERS: int
+
+
+def tiled(device: Device) -> Device:
+    """Describe a Hopper card by the tiles of this kernel; it runs the plans that are made so.
+
+    Args:
+        device: the card as other kernels' plans see it.
+    """
+    return replace(device, tile_heights=TILE_HEIGHTS, least_heads=2, joined_seconds=20e-6)
+
+
+def refusal(spec: AttentionSpec, dtype: torch.dtype, capability: tuple[int, int]) -> str | None:
+    """Say why the kernel does not take a spec, a dtype or a card; None where it does.
+
+    Args:
+        spec: the attention variant.
+        dtype: of queries and stored rows.
+        capability: compute capability of the GPU.
+    """
+    if capability[0] != 9:
+        return f"needs compute capability 9, got {capability[0]}.{capability[1]}"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"takes float16 and bfloat16, got {dtype}"
+    if spec.tied or spec.nope_dim != spec.v_dim or spec.v_dim not in (64, 128):
+        return f"takes keys and values of 64 or 128 columns, got {spec.nope_dim} and {spec.v_dim}"
+    if spec.group_size > TILE_HEIGHTS[-1]:
+        return f"takes at most {TILE_HEIGHTS[-1]} query heads a stored head, got {spec.group_size}"
+    return None
+
+
+def block_shape(spec: AttentionSpec, heights: Collection[int], tall_tokens: int) -> BlockShape:
+    """Choose the compile-time shape.
+
+    Args:
+        spec: a spec that is not refused.
+        heights: those of TILE_HEIGHTS at which tiles run.
+        tall_tokens: KV tokens that a tile of the greatest height visits.
+    """
+    has_few, has_many, has_tall = (height in heights for height in TILE_HEIGHTS)
+    # Longer blocks take fewer turns of the softmax. They leave a short tile nothing to overlap, and
+    # other tiles' code no registers.
+    tall_bits = 7 if tall_tokens >= _LONG and not (has_few or has_many) else 6
+    return BlockShape(
+        HAS_FEW=has_few,
+        HAS_MANY=has_many,
+        TALL_BITS=tall_bits if has_tall else 0,
+        NUM_STAGES=_BYTES_IN_FLIGHT // (2 * 64 * spec.v_dim),
+        CONSUMER_REGISTERS=216,
+        PRODUCER_REGISTERS=72,
+        ENTRY_REGISTERS=168,
+    )

@@ -1,0 +1,44 @@
+"""The launch of a plan's tiles over grouped heads."""
+
+from __future__ import annotations
+
+import torch
+
+from bough.kernels.gluon.grouped.attend import attend_grouped
+from bough.kernels.gluon.grouped.config import block_shape
+from bough.kernels.triton.arguments import States
+from bough.kernels.triton.launch import plane_of, queries_of, shape_of, tables_of
+from bough.plan import Plan
+
+
+def launch_grouped(
+    q: torch.Tensor,
+    kv: tuple[torch.Tensor, torch.Tensor],
+    plan: Plan,
+    states: States,
+    sinks: torch.Tensor | None,
+) -> None:
+    """Attend every item of a plan, with one program a multiprocessor.
+
+    Args:
+        q: [num_queries, num_q_heads, qk_dim].
+        kv: keys and values, each [num_pages, page_size, num_kv_heads, dim].
+        plan: the plan.
+        states: where outputs and partials go.
+        sinks: [num_q_heads] logits, where the spec has them.
+    """
+    key, value = kv
+    block = block_shape(plan.cost.spec, plan.heights, plan.tall_tokens)
+    attend_grouped[(min(plan.num_launched_items, plan.cost.device.num_workers),)](
+        queries_of(q),
+        plane_of(key),
+        plane_of(value),
+        states.lse if sinks is None else sinks,
+        tables_of(plan),
+        states,
+        plan.cost.spec.scale,
+        SHAPE=shape_of(plan, has_sinks=sinks is not None),
+        BLOCK=block,
+        num_warps=4,
+        maxnreg=block.ENTRY_REGISTERS,
+    )

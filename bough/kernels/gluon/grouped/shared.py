@@ -1,0 +1,39 @@
+"""What a program's producer and consumers share: blocks in shared memory, and their barriers."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+
+
+class Claims(NamedTuple):
+    """The items that a program has claimed, as a ring: what the producer tells the consumers."""
+
+    numbers: Any
+    full: Any
+    empty: Any
+
+
+class Shared(NamedTuple):
+    """Rings of query tiles, two a consumer, and of blocks of keys and values."""
+
+    claims: Claims
+    q_tiles: Any
+    q_full: Any
+    q_empty: Any
+    k_blocks: Any
+    k_full: Any
+    k_empty: Any
+    v_blocks: Any
+    v_full: Any
+    v_empty: Any
+
+
+@gluon.jit
+def as_pairs(blocks, BLOCK: gl.constexpr):
+    """The same places two by two, for blocks of twice as many rows."""
+    KV: gl.constexpr = blocks.shape[1]
+    DIM: gl.constexpr = blocks.shape[2]
+    return blocks._reinterpret(blocks.dtype, [BLOCK.NUM_STAGES // 2, 2 * KV, DIM], blocks.layout)

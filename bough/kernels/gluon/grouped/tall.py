@@ -1,0 +1,184 @@
+"""Tiles of many rows: a warpgroup attends 64 of them.
+
+The scores of the next block are issued before the outputs of this one, so that products run while
+weights are worked out.
+"""
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from bough.kernels.gluon.grouped.claim import read_item
+from bough.kernels.gluon.grouped.shared import as_pairs
+from bough.kernels.gluon.grouped.softmax import (
+    cap_scores,
+    is_partly_hidden,
+    store_states,
+    weigh,
+)
+from bough.kernels.gluon.grouped.tile import (
+    BLOCK_BITS,
+    MANY_ROWS,
+    count_lanes,
+    find_query,
+    find_segment,
+)
+
+
+@gluon.jit
+def attend_rows(
+    GROUP: gl.constexpr, outer, turn, tile, num_blocks, SHAPE: gl.constexpr,
+    BLOCK: gl.constexpr, IS_TALL: gl.constexpr,
+):  # fmt: skip
+    """One consumer: half of the rows of a tall item on each of its heads, else every other head."""
+    sinks_ptr, tables, states, scale, shared = outer
+    DIM: gl.constexpr = SHAPE.V_DIM
+    BITS: gl.constexpr = BLOCK.TALL_BITS if IS_TALL else BLOCK_BITS
+    NUM_PLACES: gl.constexpr = 1 << (BITS - BLOCK_BITS)
+    KV: gl.constexpr = 1 << BITS
+    SCORE: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, KV, 16]
+    )
+    OUT: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, DIM, 16]
+    )
+    WEIGHT: gl.constexpr = gl.DotOperandLayout(0, OUT, 2)
+    SCORE_ROW: gl.constexpr = gl.SliceLayout(1, SCORE)
+    OUT_ROW: gl.constexpr = gl.SliceLayout(1, OUT)
+    FIRST_ROW: gl.constexpr = GROUP * MANY_ROWS if IS_TALL else 0
+    LANE: gl.constexpr = 0 if IS_TALL else GROUP
+    if NUM_PLACES > 1:
+        k_blocks = as_pairs(shared.k_blocks, BLOCK)
+        v_blocks = as_pairs(shared.v_blocks, BLOCK)
+        block = _skip_odd(shared, tile.block, BLOCK)
+    else:
+        k_blocks = shared.k_blocks
+        v_blocks = shared.v_blocks
+        block = tile.block
+    score_row = FIRST_ROW + gl.arange(0, MANY_ROWS, layout=SCORE_ROW)
+    row = FIRST_ROW + gl.arange(0, MANY_ROWS, layout=OUT_ROW)
+    no_scores = gl.zeros([MANY_ROWS, KV], gl.float32, SCORE)
+    dtype: gl.constexpr = shared.v_blocks.dtype
+    lanes = 1 if IS_TALL else count_lanes(tile)
+    head = tile.first_head
+    unit = tile.unit_1 if GROUP == 1 else tile.unit_0
+    while head < tile.first_head + tile.num_heads:
+        if lanes > LANE:
+            slot = GROUP * 2 + unit % 2
+            mbarrier.wait(shared.q_full.index(slot), (unit // 2) & 1)
+            fence_async_shared()
+            q = shared.q_tiles.index(slot)
+            peak = gl.full([MANY_ROWS], float("-inf"), gl.float32, SCORE_ROW)
+            total = gl.zeros([MANY_ROWS], gl.float32, SCORE_ROW)
+            acc = gl.zeros([MANY_ROWS, DIM], gl.float32, OUT)
+            segment = tile.first_segment
+            low = 0
+            origin, num_tokens = find_segment(tables, segment, tile.newest)
+            here = block + LANE
+            stage = here % BLOCK.NUM_STAGES
+            phase = (here // BLOCK.NUM_STAGES) & 1
+            mbarrier.wait(shared.k_full.index(stage), phase)
+            fence_async_shared()
+            k = k_blocks.index(stage // NUM_PLACES).permute((1, 0))
+            score = warpgroup_mma(q, k, no_scores, use_acc=False, is_async=True)
+            score = warpgroup_mma_wait(0, deps=[score])
+            _release(shared.k_empty, stage, IS_TALL, NUM_PLACES)
+            score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
+            score = _hide(score, origin, low, num_tokens, tables, tile, score_row, SHAPE, KV)
+            weight, decay, peak = weigh(score, peak, factor, 1)
+            total = total * decay + gl.sum(weight, 1)
+            p = gl.convert_layout(weight.to(dtype), WEIGHT)
+            for _ in range(1, num_blocks):
+                low += KV
+                if low >= num_tokens:
+                    low = 0
+                    segment += 1
+                    origin, num_tokens = find_segment(tables, segment, tile.newest)
+                before = stage
+                phase_before = phase
+                here += lanes * NUM_PLACES
+                stage = here % BLOCK.NUM_STAGES
+                phase = (here // BLOCK.NUM_STAGES) & 1
+                mbarrier.wait(shared.k_full.index(stage), phase)
+                fence_async_shared()
+                k = k_blocks.index(stage // NUM_PLACES).permute((1, 0))
+                next_score = warpgroup_mma(q, k, no_scores, use_acc=False, is_async=True)
+                mbarrier.wait(shared.v_full.index(before), phase_before)
+                fence_async_shared()
+                v = v_blocks.index(before // NUM_PLACES)
+                next_acc = warpgroup_mma(p, v, acc, is_async=True)
+                score = warpgroup_mma_wait(1, deps=[next_score])
+                _release(shared.k_empty, stage, IS_TALL, NUM_PLACES)
+                score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
+                score = _hide(score, origin, low, num_tokens, tables, tile, score_row, SHAPE, KV)
+                weight, decay, peak = weigh(score, peak, factor, 1)
+                total = total * decay + gl.sum(weight, 1)
+                acc = warpgroup_mma_wait(0, deps=[next_acc])
+                _release(shared.v_empty, before, IS_TALL, NUM_PLACES)
+                acc = acc * gl.convert_layout(decay, OUT_ROW)[:, None]
+                p = gl.convert_layout(weight.to(dtype), WEIGHT)
+            mbarrier.wait(shared.v_full.index(stage), phase)
+            fence_async_shared()
+            v = v_blocks.index(stage // NUM_PLACES)
+            acc = warpgroup_mma(p, v, acc, is_async=True)
+            acc = warpgroup_mma_wait(0, deps=[acc])
+            _release(shared.v_empty, stage, IS_TALL, NUM_PLACES)
+            mbarrier.arrive(shared.q_empty.index(slot), count=1)
+            unit += 1
+            # Read again, and looked up late: until here registers are scarce.
+            tile = read_item(shared.claims, turn)
+            query = find_query(tables, tile, row, SHAPE)
+            num_tiles = gl.load(tables.query_num_tiles + query, mask=row < tile.num_rows, other=0)
+            store_states(
+                sinks_ptr, tables, states, tile, head + LANE, row, query, num_tiles == 1,
+                gl.convert_layout(peak, OUT_ROW), gl.convert_layout(total, OUT_ROW), acc,
+                SHAPE, 1,
+            )  # fmt: skip
+            block = here - LANE + lanes * NUM_PLACES
+        else:
+            block += lanes * num_blocks * NUM_PLACES
+        head += lanes
+
+
+@gluon.jit
+def _skip_odd(shared, block, BLOCK: gl.constexpr):
+    """Give an odd place back that the producer left empty."""
+    if block % 2 == 1:
+        stage = block % BLOCK.NUM_STAGES
+        phase = (block // BLOCK.NUM_STAGES) & 1
+        mbarrier.wait(shared.k_full.index(stage), phase)
+        mbarrier.arrive(shared.k_empty.index(stage), count=1)
+        mbarrier.wait(shared.v_full.index(stage), phase)
+        mbarrier.arrive(shared.v_empty.index(stage), count=1)
+        block += 1
+    return block
+
+
+@gluon.jit
+def _release(empty, stage, IS_TALL: gl.constexpr, NUM_PLACES: gl.constexpr):
+    """Give a block back: two consumers read those of tall tiles, one answers for both of others."""
+    for at in gl.static_range(NUM_PLACES):
+        mbarrier.arrive(empty.index(stage + at), count=1 if IS_TALL else 2)
+
+
+@gluon.jit
+def _hide(score, origin, low, num_tokens, tables, tile, row, SHAPE: gl.constexpr, KV: gl.constexpr):
+    """Mask what rows do not see of the block at `low`."""
+    end = origin + num_tokens
+    if is_partly_hidden(origin + low, end, tile, KV, SHAPE.WINDOW):
+        query = find_query(tables, tile, row, SHAPE)
+        position = gl.load(tables.query_position + query, mask=row < tile.num_rows, other=-1)
+        COLUMN: gl.constexpr = gl.SliceLayout(0, score.type.layout)
+        place = origin + low + gl.arange(0, KV, layout=COLUMN)
+        sees = place[None, :] <= gl.minimum(position, end - 1)[:, None]
+        if SHAPE.WINDOW > 0:
+            sees = sees & (place[None, :] > (position - SHAPE.WINDOW)[:, None])
+        score = gl.where(sees, score, float("-inf"))
+    return score

@@ -1,0 +1,126 @@
+"""Tiles of few rows: tokens take the height of the products, rows their width.
+
+The least height of a Hopper product is 64. A tile of one query at four heads would waste most of
+it; turned round, K q^T and V^T p^T fill it with tokens and columns, rows are 16 wide, and a
+thread holds 8 scores and 16 outputs instead of 32 and 64.
+"""
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from bough.kernels.gluon.grouped.softmax import (
+    cap_scores,
+    is_partly_hidden,
+    store_states,
+    weigh,
+)
+from bough.kernels.gluon.grouped.tile import (
+    BLOCK_BITS,
+    FEW_ROWS,
+    count_lanes,
+    find_query,
+    find_segment,
+    unpack_rows,
+)
+
+
+@gluon.jit
+def attend_columns(
+    GROUP: gl.constexpr, outer, weights, tile, num_blocks, SHAPE: gl.constexpr,
+    BLOCK: gl.constexpr,
+):  # fmt: skip
+    """One consumer: every other pack of heads of an item of few rows.
+
+    Scores of a head's rows against another head's tokens are masked.
+    """
+    sinks_ptr, tables, states, scale, shared = outer
+    DIM: gl.constexpr = SHAPE.V_DIM
+    KV: gl.constexpr = 1 << BLOCK_BITS
+    ACROSS: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, FEW_ROWS, 16]
+    )
+    COLUMN: gl.constexpr = gl.SliceLayout(0, ACROSS)
+    # A warp holds whole columns: sums over tokens stay inside it.
+    WHOLE: gl.constexpr = gl.BlockedLayout([2, 4], [32, 1], [1, 4], [0, 1])
+    row_head, row = unpack_rows(tile, gl.arange(0, FEW_ROWS, layout=COLUMN))
+    num_step = 1 << tile.token_bits
+    offs_kv = gl.arange(0, KV, layout=gl.SliceLayout(1, ACROSS))
+    token = offs_kv & (num_step - 1)
+    is_own = (offs_kv >> tile.token_bits)[:, None] == row_head[None, :]
+    no_scores = gl.zeros([KV, FEW_ROWS], gl.float32, ACROSS)
+    query = find_query(tables, tile, row, SHAPE)
+    is_row = row < tile.num_rows
+    position = gl.load(tables.query_position + query, mask=is_row, other=-1)
+    num_tiles = gl.load(tables.query_num_tiles + query, mask=is_row, other=0)
+    lanes = count_lanes(tile)
+    head = tile.first_head
+    block = tile.block
+    unit = tile.unit_1 if GROUP == 1 else tile.unit_0
+    while head < tile.first_head + tile.num_heads:
+        if lanes > GROUP:
+            slot = GROUP * 2 + unit % 2
+            mbarrier.wait(shared.q_full.index(slot), (unit // 2) & 1)
+            fence_async_shared()
+            q_columns = shared.q_tiles.index(slot).slice(0, FEW_ROWS).permute((1, 0))
+            peak = gl.full([FEW_ROWS], float("-inf"), gl.float32, COLUMN)
+            total = gl.zeros([KV, FEW_ROWS], gl.float32, ACROSS)
+            acc = gl.zeros([DIM, FEW_ROWS], gl.float32, ACROSS)
+            here = block + GROUP
+            for segment in range(tile.first_segment, tile.last_segment):
+                origin, num_tokens = find_segment(tables, segment, tile.newest)
+                for low in range(0, num_tokens, num_step):
+                    stage = here % BLOCK.NUM_STAGES
+                    phase = (here // BLOCK.NUM_STAGES) & 1
+                    here += lanes
+                    mbarrier.wait(shared.k_full.index(stage), phase)
+                    fence_async_shared()
+                    score = warpgroup_mma(
+                        shared.k_blocks.index(stage),
+                        q_columns,
+                        no_scores,
+                        use_acc=False,
+                        is_async=True,
+                    )
+                    score = warpgroup_mma_wait(0, deps=[score])
+                    mbarrier.arrive(shared.k_empty.index(stage), count=2)
+                    score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
+                    end = origin + num_tokens
+                    if is_partly_hidden(origin + low, end, tile, num_step, SHAPE.WINDOW) | (
+                        tile.pack_bits > 0
+                    ):
+                        place = origin + low + token
+                        sees = is_own & (place[:, None] <= gl.minimum(position, end - 1)[None, :])
+                        if SHAPE.WINDOW > 0:
+                            sees = sees & (place[:, None] > (position - SHAPE.WINDOW)[None, :])
+                        score = gl.where(sees, score, float("-inf"))
+                    weight, decay, peak = weigh(score, peak, factor, 0)
+                    # Summed over tokens once, at the end.
+                    total = total * decay[None, :] + weight
+                    acc = acc * decay[None, :]
+                    weights.store(weight.to(weights.dtype))
+                    fence_async_shared()
+                    gl.thread_barrier()
+                    mbarrier.wait(shared.v_full.index(stage), phase)
+                    fence_async_shared()
+                    acc = warpgroup_mma(
+                        shared.v_blocks.index(stage).permute((1, 0)), weights, acc, is_async=True
+                    )
+                    acc = warpgroup_mma_wait(0, deps=[acc])
+                    mbarrier.arrive(shared.v_empty.index(stage), count=2)
+            mbarrier.arrive(shared.q_empty.index(slot), count=1)
+            unit += 1
+            total = gl.convert_layout(gl.sum(gl.convert_layout(total, WHOLE), 0), COLUMN)
+            store_states(
+                sinks_ptr, tables, states, tile, (GROUP << tile.pack_bits) + head + row_head, row,
+                query, num_tiles == 1, peak, total, acc, SHAPE, 0,
+            )  # fmt: skip
+        block += lanes * num_blocks
+        head += lanes << tile.pack_bits

@@ -1,0 +1,148 @@
+"""The Gluon kernel over grouped heads against fp32, on a Hopper GPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from bough.attend import attend
+from bough.device import Device
+from bough.forest import Forest
+from bough.kernels.gluon.grouped.config import tiled
+from bough.kernels.reference import ReferenceBackend
+from bough.kv import KV
+from bough.plan import PlanCapacity, make_plan
+from bough.spec import AttentionSpec
+from bough.workloads import forest_from_text
+from tests.forests import random_problem
+from tests.kernels.test_gluon_gpu import inside_pages, ragged
+
+pytestmark = pytest.mark.gpu
+CARD = tiled(Device.named("h100"))
+SPECS = {
+    "gqa": AttentionSpec.gqa(32, 8, 128),
+    "gqa-of-3": AttentionSpec.gqa(12, 4, 128),
+    "mha-64": AttentionSpec.mha(16, 64),
+    "mqa": AttentionSpec.gqa(16, 1, 128),
+    "wide-groups": AttentionSpec.gqa(64, 2, 64),
+    "odd-heads": AttentionSpec.gqa(12, 3, 128),
+    "window": replace(AttentionSpec.gqa(32, 8, 128), window=100),
+    "softcap": replace(AttentionSpec.gqa(32, 8, 128), softcap=20.0),
+    "sinks": replace(AttentionSpec.gqa(32, 8, 128), sinks=True),
+}
+
+
+def problem(
+    forest: Forest, spec: AttentionSpec, dtype: torch.dtype
+) -> tuple[torch.Tensor, KV, torch.Tensor | None]:
+    """Draw q and KV in whose slots that nobody sees lies NaN, and sinks where there are some."""
+    q, kv = random_problem(forest, spec, 0, dtype)
+    sinks = torch.randn(spec.num_q_heads, device="cuda") if spec.sinks else None
+    return q.to(dtype).cuda(), (kv[0].cuda(), kv[1].cuda()), sinks
+
+
+def check(forest: Forest, spec: AttentionSpec, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Compare with fp32 on the same rounded inputs."""
+    q, kv, sinks = problem(forest, spec, dtype)
+    plan = make_plan(forest, spec, CARD)
+    out, lse = attend(q, kv, plan, sinks=sinks, backend="gluon")
+    exact = ReferenceBackend(torch.float32).attend(q.float(), kv, plan, sinks)
+    sees = exact[1] > -torch.inf
+    assert torch.equal(lse > -torch.inf, sees)
+    assert (out[~sees] == 0).all()
+    for actual, expected, most in ((out, exact[0], 5e-3), (lse, exact[1], 1e-5)):
+        miss = (actual[sees].float() - expected[sees]).norm()
+        assert miss < most * expected[sees].norm()
+
+
+@pytest.mark.parametrize("query_len", [1, 3, 5, 33])
+@pytest.mark.parametrize("page_size", [1, 16, 64])
+@pytest.mark.parametrize("name", ["gqa", "mha-64"])
+def test_ragged_requests_agree_with_fp32(name: str, page_size: int, query_len: int) -> None:
+    check(ragged(page_size, query_len), SPECS[name])
+
+
+@pytest.mark.parametrize("query_len", [1, 2, 40])
+@pytest.mark.parametrize("name", SPECS)
+def test_every_variant_agrees_with_fp32(name: str, query_len: int) -> None:
+    check(ragged(16, query_len), SPECS[name])
+
+
+@pytest.mark.parametrize(
+    "text", ["1,4,16|256,40,100", "1,40|1000,40", "1,300|128,16", "2,6,64|33,64,5", "200|7"]
+)
+@pytest.mark.parametrize("name", SPECS)
+def test_forests_agree_with_fp32(name: str, text: str) -> None:
+    check(forest_from_text(text, shuffle_seed=0), SPECS[name])
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_nodes_may_start_and_end_inside_pages(name: str) -> None:
+    check(inside_pages(), SPECS[name])
+
+
+@pytest.mark.parametrize("name", ["gqa", "mha-64"])
+def test_float16_agrees_with_fp32(name: str) -> None:
+    check(ragged(16, 2), SPECS[name], torch.float16)
+
+
+def test_plans_of_its_tiles_go_to_gluon_unasked_unless_a_copy_would_not_fit() -> None:
+    forest, spec = ragged(16, 1), SPECS["gqa"]
+    q, kv, _ = problem(forest, spec, torch.bfloat16)
+    plan = make_plan(forest, spec, CARD)
+    expected = attend(q, kv, plan, backend="gluon")[0]
+    assert torch.equal(attend(q, kv, plan)[0], expected)
+    shifted = torch.empty(kv[0].numel() + 1, device="cuda", dtype=torch.bfloat16)[1:]
+    odd = shifted.view_as(kv[0]).copy_(kv[0])
+    with pytest.raises(NotImplementedError, match="multiples of 16 bytes"):
+        attend(q, (odd, kv[1]), plan, backend="gluon")
+    portable = make_plan(forest, spec, Device.current())
+    out = attend(q, (odd, kv[1]), portable)[0]
+    assert (out - expected).float().norm() < 5e-3 * expected.float().norm()
+
+
+def test_the_same_plan_twice_gives_the_same_bits() -> None:
+    forest, spec = forest_from_text("1,8,128|200,300,40", shuffle_seed=0), SPECS["gqa"]
+    q, kv, _ = problem(forest, spec, torch.bfloat16)
+    plan = make_plan(forest, spec, CARD)
+    first = [tensor.clone() for tensor in attend(q, kv, plan, backend="gluon")]
+    for _ in range(20):
+        again = attend(q, kv, plan, backend="gluon")
+        assert all(map(torch.equal, first, again))
+
+
+def test_a_captured_graph_serves_growing_leaves() -> None:
+    spec = SPECS["gqa"]
+    capacity = PlanCapacity(
+        num_tiles=400,
+        num_segments=900,
+        num_queries=8,
+        num_query_rows=500,
+        num_partials=600,
+        num_pages=900,
+    )
+    table = np.arange(8 * 160, dtype=np.int32).reshape(8, 160)
+    lens = np.array([1, 64, 200, 333, 1000, 2000, 2500, 0])
+    kv = torch.randn(2, 1280, 16, 8, 128, device="cuda").bfloat16().unbind()
+    q = torch.randn(8, 32, 128, device="cuda").bfloat16()
+    plan = make_plan(Forest.from_page_table(table, lens, 16), spec, CARD, capacity)
+    attend(q, kv, plan)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out, lse = attend(q, kv, plan)
+    for step in range(40):
+        lens = np.where(lens > 0, lens + 1, 0)
+        lens[step % 6] = 1 if step % 10 == 0 else lens[step % 6]
+        forest = Forest.from_page_table(table, lens, 16)
+        plan.update(forest)
+        out.fill_(torch.nan)
+        graph.replay()
+        fresh = make_plan(forest, spec, CARD)
+        expected, expected_lse = attend(q, kv, fresh, backend="reference")
+        assert (out[-1] == 0).all()
+        assert (out[:-1] - expected[:-1]).float().norm() < 5e-3 * expected[:-1].float().norm()
+        assert (lse[:-1] - expected_lse[:-1]).norm() < 1e-4 * expected_lse[:-1].norm()

@@ -1,0 +1,76 @@
+"""Plans for the tiles of the Hopper kernel over grouped heads, and what it takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from bough.attend import attend
+from bough.device import Device
+from bough.kernels.gluon.grouped.config import TILE_HEIGHTS, block_shape, refusal, tiled
+from bough.plan import make_plan
+from bough.spec import AttentionSpec
+from bough.workloads import forest_from_text
+from tests.forests import assert_covers_everything_once, random_problem
+
+CARD = tiled(replace(Device.named("h100"), torch_device="cpu"))
+GQA = AttentionSpec.gqa(8, 4, 16)
+
+
+@pytest.mark.parametrize("text", ["1,3|40,7", "1,40|64,5", "1,80|33,2", "5|90"])
+def test_items_of_several_heads_cover_everything_once(text: str) -> None:
+    plan = make_plan(forest_from_text(text, page_size=4, shuffle_seed=0), GQA, CARD, itemsize=2)
+    assert_covers_everything_once(plan)
+    assert (plan.schedule.tile_num_heads > 1).any()
+
+
+def test_the_portable_kernel_refuses_items_of_several_heads() -> None:
+    forest = forest_from_text("1,3|40,7", page_size=4, shuffle_seed=0)
+    q, kv = random_problem(forest, GQA, 0)
+    plan = make_plan(forest, GQA, CARD)
+    with pytest.raises(NotImplementedError, match=r"one head, got 2; what works: plans for Device"):
+        attend(q, kv, plan, backend="triton")
+
+
+def test_tall_tiles_have_one_head_an_item_and_others_two_at_least() -> None:
+    schedule = make_plan(forest_from_text("1,64|8192,512"), AttentionSpec.gqa(32, 8, 128), CARD)
+    tall = schedule.schedule.tile_num_queries * 4 > 64
+    heads = schedule.schedule.tile_num_heads
+    assert set(heads[tall]) == {1}
+    assert (heads[~tall] >= 2).all()
+
+
+def test_short_leaves_cover_all_heads_in_one_item() -> None:
+    plan = make_plan(forest_from_text("1,1024|2048,32"), AttentionSpec.gqa(32, 8, 128), CARD)
+    is_leaf = plan.schedule.tile_num_queries == 1
+    assert set(plan.schedule.tile_num_heads[is_leaf]) == {8}
+    assert (np.diff(plan.schedule.item_seconds) <= 1e-12).all()
+
+
+def test_what_the_kernel_does_not_compute_is_refused_by_name() -> None:
+    half, hopper = torch.bfloat16, (9, 0)
+    assert refusal(AttentionSpec.gqa(32, 8, 128), half, hopper) is None
+    assert refusal(AttentionSpec.mha(8, 64), torch.float16, hopper) is None
+    for reason, spec in {
+        "of 64 or 128 columns, got 96 and 96": AttentionSpec.gqa(32, 8, 96),
+        "at most 128 query heads a stored head, got 256": AttentionSpec.gqa(256, 1, 128),
+        "got 512 and 512": AttentionSpec.mla(128),
+    }.items():
+        assert reason in (refusal(spec, half, hopper) or "")
+    assert "compute capability 9, got 8.0" in (refusal(GQA, half, (8, 0)) or "")
+    assert "got torch.float32" in (refusal(GQA, torch.float32, hopper) or "")
+
+
+def test_the_kernel_is_compiled_for_the_heights_that_a_plan_has() -> None:
+    spec = AttentionSpec.gqa(32, 8, 128)
+    plan = make_plan(forest_from_text("1,64|8192,512"), spec, CARD)
+    assert plan.heights == {16, 128}
+    block = block_shape(spec, plan.heights, plan.tall_tokens)
+    assert (block.HAS_FEW, block.HAS_MANY, block.TALL_BITS) == (True, False, 6)
+    assert block_shape(spec, {128}, 4096).TALL_BITS == 7
+    assert block_shape(spec, {128}, 64).TALL_BITS == 6
+    assert block_shape(spec, {16}, 0).TALL_BITS == 0
+    assert block_shape(AttentionSpec.mha(8, 64), TILE_HEIGHTS, 0).NUM_STAGES == 8

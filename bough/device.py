@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from bough.expect import expect
 from bough.rates import cached_rates, shipped_rates
+
+
+class Tiling(NamedTuple):
+    """The tiles of some kernels.
+
+    Attributes:
+        heights: query rows of tiles, ascending; a tile runs at the least height that holds its
+            rows, and a node is read once per tile of the greatest.
+        least_heads: stored heads that a tile below the greatest height covers at least, where they
+            divide into so many.
+        joined_seconds: longest time of an item of the least height that covers more.
+    """
+
+    heights: tuple[int, ...]
+    least_heads: int = 1
+    joined_seconds: float = 0.0
+
+
+# Of kernels whose programs have two consumers, each of which takes heads of its own.
+PAIRED_TILING = Tiling((16, 64, 128), least_heads=2, joined_seconds=20e-6)
+PAIRED_COLUMNS = (64, 128)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +52,12 @@ class Device:
         min_itemsize: bytes at which a stored number counts at least: rows are converted before
             they are used.
         row_quantum: query rows are computed in multiples of this.
-        tile_heights: query rows of the kernels' tiles, ascending; a tile runs at the least height
-            that holds its rows, and a node is read once per tile of the greatest.
-        latent_tile_heights: the same for tied specs, whose tiles are taller: many heads share a
-            latent.
+        tiling: the tiles of untied specs.
+        latent_tiling: those of tied specs, which are taller: many heads share a latent.
+        paired_tiling: those of keys and values of 64 or 128 columns in 16 bits, where plans are for
+            a kernel of paired consumers.
         most_sums: a tile's rows x columns of the value that a worker can hold, which lowers the
             greatest height for wide latents.
-        least_heads: stored heads that a tile below the greatest height covers at least, where they
-            divide into so many.
-        joined_seconds: longest time of an item that covers more.
         kv_quantum: KV tokens are cut in multiples of this.
         is_split_by_head: whether a tile covers one stored head or all of them.
     """
@@ -57,11 +75,10 @@ class Device:
     is_overlapped: bool
     min_itemsize: int
     row_quantum: int
-    tile_heights: tuple[int, ...]
-    latent_tile_heights: tuple[int, ...]
+    tiling: Tiling
+    latent_tiling: Tiling
+    paired_tiling: Tiling | None
     most_sums: int
-    least_heads: int
-    joined_seconds: float
     kv_quantum: int
     is_split_by_head: bool
 
@@ -115,11 +132,10 @@ CPU = Device(
     is_overlapped=False,
     min_itemsize=4,
     row_quantum=1,
-    tile_heights=(4096,),
-    latent_tile_heights=(4096,),
+    tiling=Tiling((4096,)),
+    latent_tiling=Tiling((4096,)),
+    paired_tiling=None,
     most_sums=1 << 30,
-    least_heads=1,
-    joined_seconds=0.0,
     kv_quantum=1,
     is_split_by_head=False,
 )
@@ -129,11 +145,10 @@ _HOPPER: dict[str, Any] = {
     "is_overlapped": True,
     "min_itemsize": 1,
     "row_quantum": 16,
-    "tile_heights": (16, 64),
-    "latent_tile_heights": (16, 64, 128),
+    "tiling": Tiling((16, 64), joined_seconds=4e-6),
+    "latent_tiling": Tiling((16, 64, 128)),
+    "paired_tiling": None,
     "most_sums": 128 * 256,
-    "least_heads": 1,
-    "joined_seconds": 4e-6,
     "kv_quantum": 64,
     "is_split_by_head": True,
 }

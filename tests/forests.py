@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 
 from bough.attend import store_kv
-from bough.device import Device
+from bough.device import Device, Tiling
 from bough.forest import Forest
 from bough.kv import KV, QuantizedKV, tensors_of
 from bough.plan import Plan
@@ -30,6 +30,16 @@ HEIGHTS = [(1,), (16,), (16, 64), (16, 64, 128), (4096,)]
 
 
 @st.composite
+def tilings(draw: st.DrawFn) -> Tiling:
+    """Tiles of any height that cover any number of heads."""
+    return Tiling(
+        draw(st.sampled_from(HEIGHTS)),
+        least_heads=draw(st.sampled_from([1, 2])),
+        joined_seconds=draw(st.sampled_from([0.0, 4e-6, 1.0])),
+    )
+
+
+@st.composite
 def devices(draw: st.DrawFn) -> Device:
     """Machines of any shape, whose tensors live on the CPU."""
     return Device(
@@ -46,11 +56,10 @@ def devices(draw: st.DrawFn) -> Device:
         is_overlapped=draw(st.booleans()),
         min_itemsize=draw(st.sampled_from([1, 4])),
         row_quantum=draw(st.sampled_from([1, 16])),
-        tile_heights=draw(st.sampled_from(HEIGHTS)),
-        latent_tile_heights=draw(st.sampled_from(HEIGHTS)),
+        tiling=draw(tilings()),
+        latent_tiling=draw(tilings()),
+        paired_tiling=draw(st.none() | tilings()),
         most_sums=draw(st.sampled_from([64, 1 << 20])),
-        least_heads=draw(st.sampled_from([1, 2])),
-        joined_seconds=draw(st.sampled_from([0.0, 4e-6, 1.0])),
         kv_quantum=draw(st.sampled_from([1, 4, 64])),
         is_split_by_head=draw(st.booleans()),
     )

@@ -32,7 +32,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from bough.device import Device
+from bough.device import PAIRED_COLUMNS, PAIRED_TILING, Device, Tiling
 from bough.spec import AttentionSpec
 from bough.tree_order import Index
 
@@ -60,13 +60,28 @@ class CostModel:
         return self.spec.num_kv_heads if self.device.is_split_by_head else 1
 
     @cached_property
-    def tile_heights(self) -> tuple[int, ...]:
-        """Heights at which tiles of the spec run, ascending; latents have kernels of one height."""
+    def tiling(self) -> Tiling:
+        """The tiles of the spec, of heights that workers hold; latents have kernels of one."""
         spec, device = self.spec, self.device
-        heights = device.latent_tile_heights if spec.tied else device.tile_heights
-        lowest, *taller = heights
+        tiling = device.latent_tiling if spec.tied else device.tiling
+        if device.paired_tiling is not None and self._is_paired:
+            tiling = device.paired_tiling
+        lowest, *taller = tiling.heights
         fitting = (lowest, *(n for n in taller if n * spec.v_dim <= device.most_sums))
-        return fitting[-1:] if spec.tied and spec.nope_dim == spec.v_dim else fitting
+        is_latent = spec.tied and spec.nope_dim == spec.v_dim
+        return tiling._replace(heights=fitting[-1:] if is_latent else fitting)
+
+    @property
+    def _is_paired(self) -> bool:
+        """Whether kernels of paired consumers are made for such keys and values."""
+        spec = self.spec
+        is_even = not spec.tied and spec.nope_dim == spec.v_dim and spec.v_dim in PAIRED_COLUMNS
+        return is_even and self.itemsize == 2 and spec.group_size <= PAIRED_TILING.heights[-1]
+
+    @property
+    def tile_heights(self) -> tuple[int, ...]:
+        """Heights at which tiles of the spec run, ascending."""
+        return self.tiling.heights
 
     @property
     def workers_per_item(self) -> int:

@@ -51,12 +51,12 @@ def measure_work(blocks: Blocks, cost: CostModel) -> Work:
     rate = (cost.rate(found // most, found % most) / splits)[at]
     tile_class = cost.tile_class(found // most)[at]
     heads = np.ones_like(num_tokens)
-    least = cost.device.least_heads
+    least = cost.tiling.least_heads
     if len(cost.tile_heights) > 1 and not cost.spec.tied and splits % least == 0:
         heads[tile_class < len(cost.tile_heights) - 1] = least
         seconds = rate * num_tokens
         share = float(seconds.sum()) * splits / cost.num_workers * _MOST_SHARE
-        longest = np.equal(tile_class, 0) * min(cost.device.joined_seconds, share)
+        longest = np.equal(tile_class, 0) * min(cost.tiling.joined_seconds, share)
         num = 2 * least
         while splits % num == 0:
             heads[seconds * num <= longest] = num

@@ -68,7 +68,7 @@ def attend_source(
     text: str, dtype: str, has_drafts: bool
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     spec, is_fp8 = AttentionSpec.parse(text), dtype == "fp8e4nv"
-    shape = tile_config(spec, Device.named("h100").tile_heights[-1], ITEMSIZE[dtype])
+    shape = tile_config(spec, Device.named("h100").tiling.heights[-1], ITEMSIZE[dtype])
     names = ("fp8e4nv", "i16", "bf16", "i32") if is_fp8 else (dtype,) * 4
     signature = {
         "queries": Queries("*fp16" if is_fp8 else f"*{dtype}", "i32", "i32"),

@@ -17,7 +17,7 @@ from bough.workloads import forest_from_text
 from tests.forests import assert_covers_everything_once, random_problem
 
 CARD = tiled(replace(Device.named("h100"), torch_device="cpu"))
-GQA = AttentionSpec.gqa(8, 4, 16)
+GQA = AttentionSpec.gqa(8, 4, 64)
 
 
 @pytest.mark.parametrize("text", ["1,3|40,7", "1,40|64,5", "1,80|33,2", "5|90"])
@@ -30,13 +30,15 @@ def test_items_of_several_heads_cover_everything_once(text: str) -> None:
 def test_the_portable_kernel_refuses_items_of_several_heads() -> None:
     forest = forest_from_text("1,3|40,7", page_size=4, shuffle_seed=0)
     q, kv = random_problem(forest, GQA, 0)
-    plan = make_plan(forest, GQA, CARD)
-    with pytest.raises(NotImplementedError, match=r"one head, got 2; what works: plans for Device"):
+    plan = make_plan(forest, GQA, CARD, itemsize=2)
+    with pytest.raises(NotImplementedError, match=r"one head, got 2; what works: a device without"):
         attend(q, kv, plan, backend="triton")
 
 
 def test_tall_tiles_have_one_head_an_item_and_others_two_at_least() -> None:
-    schedule = make_plan(forest_from_text("1,64|8192,512"), AttentionSpec.gqa(32, 8, 128), CARD)
+    schedule = make_plan(
+        forest_from_text("1,64|8192,512"), AttentionSpec.gqa(32, 8, 128), CARD, itemsize=2
+    )
     tall = schedule.schedule.tile_num_queries * 4 > 64
     heads = schedule.schedule.tile_num_heads
     assert set(heads[tall]) == {1}
@@ -44,10 +46,28 @@ def test_tall_tiles_have_one_head_an_item_and_others_two_at_least() -> None:
 
 
 def test_short_leaves_cover_all_heads_in_one_item() -> None:
-    plan = make_plan(forest_from_text("1,1024|2048,32"), AttentionSpec.gqa(32, 8, 128), CARD)
+    plan = make_plan(
+        forest_from_text("1,1024|2048,32"), AttentionSpec.gqa(32, 8, 128), CARD, itemsize=2
+    )
     is_leaf = plan.schedule.tile_num_queries == 1
     assert set(plan.schedule.tile_num_heads[is_leaf]) == {8}
     assert (np.diff(plan.schedule.item_seconds) <= 1e-12).all()
+
+
+@pytest.mark.parametrize(
+    ("spec", "itemsize"),
+    [
+        (AttentionSpec.gqa(32, 8, 128), 4),
+        (AttentionSpec.gqa(32, 8, 128), 1),
+        (AttentionSpec.gqa(32, 8, 96), 2),
+        (AttentionSpec.gta(32, 8, 128), 2),
+    ],
+)
+def test_plans_of_what_the_kernel_does_not_take_have_other_tiles(
+    spec: AttentionSpec, itemsize: int
+) -> None:
+    plan = make_plan(forest_from_text("1,64|512,64"), spec, CARD, itemsize=itemsize)
+    assert plan.cost.tiling.least_heads == 1
 
 
 def test_what_the_kernel_does_not_compute_is_refused_by_name() -> None:
@@ -66,7 +86,7 @@ def test_what_the_kernel_does_not_compute_is_refused_by_name() -> None:
 
 def test_the_kernel_is_compiled_for_the_heights_that_a_plan_has() -> None:
     spec = AttentionSpec.gqa(32, 8, 128)
-    plan = make_plan(forest_from_text("1,64|8192,512"), spec, CARD)
+    plan = make_plan(forest_from_text("1,64|8192,512"), spec, CARD, itemsize=2)
     assert plan.heights == {16, 128}
     block = block_shape(spec, plan.heights, plan.tall_tokens)
     assert (block.HAS_FEW, block.HAS_MANY, block.TALL_BITS) == (True, False, 6)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bough.attend import attend
-from bough.device import Device
+from bough.device import Device, Tiling
 from bough.forest import Forest
 from bough.plan import PlanCapacity, PlanCapacityError, make_plan
 from tests.draft_trees import masked_attention, random_parents
@@ -20,7 +20,7 @@ CAPACITY = PlanCapacity(
     num_pages=64, has_drafts=True,
 )  # fmt: skip
 NARROW = replace(
-    Device.named("h100"), torch_device="cpu", tile_heights=(16,), latent_tile_heights=(16,)
+    Device.named("h100"), torch_device="cpu", tiling=Tiling((16,)), latent_tiling=Tiling((16,))
 )
 COUNTS = [23, 30]
 

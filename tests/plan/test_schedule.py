@@ -97,7 +97,7 @@ def test_sharing_is_never_predicted_to_cost_more_than_reading_all_apart(forest: 
 def test_prefill_visits_only_the_tokens_before_each_block_of_queries() -> None:
     forest = Forest.from_page_table([list(range(64))], [1024], 16, [1024])
     schedule = make_schedule(forest, cost_on(H100))
-    per_block = H100.tile_heights[-1] // GQA.group_size
+    per_block = H100.tiling.heights[-1] // GQA.group_size
     causal = sum(range(per_block, 1025, per_block))
     assert schedule.num_tokens_read == causal
 

@@ -43,8 +43,8 @@ def _grouped_refusal(q: torch.Tensor, kv: KV, plan: Plan) -> str | None:
         return reason
     if not isinstance(kv, tuple):
         return "takes fp8 of latents only"
-    if plan.cost.tile_heights != grouped.TILE_HEIGHTS:
-        return f"takes plans of `tiled` devices, got tiles of {plan.cost.tile_heights} rows"
+    if plan.cost.device.paired_tiling is None:
+        return f"takes plans of paired tiles, got tiles of {plan.cost.tile_heights} rows"
     if len(plan.tables.query_hidden):
         return "takes drafts of latents only"
     key, value = kv

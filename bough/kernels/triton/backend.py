@@ -103,10 +103,10 @@ def _check(q: torch.Tensor, kv: KV, spec: AttentionSpec, plan: Plan) -> None:
             f"backend triton takes plans split by head, got one for {plan.cost.device.name}; "
             "what works: plans for a GPU"
         )
-    if plan.cost.device.least_heads > 1:
+    if plan.cost.tiling.least_heads > 1:
         raise NotImplementedError(
             f"backend triton takes plans whose taller tiles have one head, got "
-            f"{plan.cost.device.least_heads}; what works: plans for Device.named"
+            f"{plan.cost.tiling.least_heads}; what works: a device without paired_tiling"
         )
 
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 
-from bough.device import Device
+from bough.device import PAIRED_COLUMNS, PAIRED_TILING, Device
 from bough.spec import AttentionSpec
 
 # Query rows of the tiles that the kernel is written for.
-TILE_HEIGHTS = (16, 64, 128)
+TILE_HEIGHTS = PAIRED_TILING.heights
 # Tokens from which on a tall tile counts as long.
 _LONG = 1024
 # Stored bytes of one plane that a program holds or has in flight.
@@ -42,7 +42,7 @@ def tiled(device: Device) -> Device:
     Args:
         device: the card as other kernels' plans see it.
     """
-    return replace(device, tile_heights=TILE_HEIGHTS, least_heads=2, joined_seconds=20e-6)
+    return replace(device, paired_tiling=PAIRED_TILING)
 
 
 def refusal(spec: AttentionSpec, dtype: torch.dtype, capability: tuple[int, int]) -> str | None:
@@ -57,7 +57,7 @@ def refusal(spec: AttentionSpec, dtype: torch.dtype, capability: tuple[int, int]
         return f"needs compute capability 9, got {capability[0]}.{capability[1]}"
     if dtype not in (torch.float16, torch.bfloat16):
         return f"takes float16 and bfloat16, got {dtype}"
-    if spec.tied or spec.nope_dim != spec.v_dim or spec.v_dim not in (64, 128):
+    if spec.tied or spec.nope_dim != spec.v_dim or spec.v_dim not in PAIRED_COLUMNS:
         return f"takes keys and values of 64 or 128 columns, got {spec.nope_dim} and {spec.v_dim}"
     if spec.group_size > TILE_HEIGHTS[-1]:
         return f"takes at most {TILE_HEIGHTS[-1]} query heads a stored head, got {spec.group_size}"

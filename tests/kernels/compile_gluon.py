@@ -62,6 +62,7 @@ GROUPED_CASES = (
     ("gqa:32:8:128", "bf16", (128,), 4096),
     ("gqa:32:8:128 window", "fp16", (16, 64, 128), 0),
     ("mha:16:64 sinks", "bf16", (16, 64, 128), 0),
+    ("gqa:32:8:128 drafts", "bf16", (16, 64, 128), 0),
 )
 
 
@@ -124,7 +125,8 @@ def compile_chosen(
 def compile_grouped(text: str, dtype: str, heights: tuple[int, ...], tall_tokens: int) -> Any:
     """The same over grouped heads, for a plan of tiles of some heights."""
     text, _, change = text.partition(" ")
-    changes: dict[str, Any] = {"sinks": {"sinks": True}, "window": {"window": 128}}.get(change, {})
+    fields = {"sinks": {"sinks": True}, "window": {"window": 128}}
+    changes: dict[str, Any] = fields.get(change, {})
     spec = replace(AttentionSpec.parse(text), **changes)
     block = block_shape(spec, heights, tall_tokens)
     shape = AttentionShape(
@@ -136,7 +138,7 @@ def compile_grouped(text: str, dtype: str, heights: tuple[int, ...], tall_tokens
         WINDOW=spec.window or 0,
         SOFTCAP=0.0,
         HAS_SINKS=spec.sinks,
-        HAS_DRAFTS=False,
+        HAS_DRAFTS=change == "drafts",
         PAGE_SIZE=16,
         IS_FP8=False,
         VALUE_SCALE=0,
@@ -146,7 +148,7 @@ def compile_grouped(text: str, dtype: str, heights: tuple[int, ...], tall_tokens
         "key": Plane(f"*{dtype}", "i32", "i32", "i32"),
         "value": Plane(f"*{dtype}", "i32", "i32", "i32"),
         "sinks_ptr": "*fp32",
-        "tables": tables_signature(False),
+        "tables": tables_signature(change == "drafts"),
         "states": States(f"*{dtype}", "*fp32", "*fp32", "*fp32"),
         "scale": "fp32",
         "SHAPE": shape,

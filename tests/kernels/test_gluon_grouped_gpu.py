@@ -17,6 +17,7 @@ from bough.kv import KV
 from bough.plan import PlanCapacity, make_plan
 from bough.spec import AttentionSpec
 from bough.workloads import forest_from_text
+from tests.draft_trees import draft_forest, draft_table, masked_attention, random_parents
 from tests.forests import random_problem
 from tests.kernels.test_gluon_gpu import inside_pages, ragged
 
@@ -87,6 +88,20 @@ def test_nodes_may_start_and_end_inside_pages(name: str) -> None:
 @pytest.mark.parametrize("name", ["gqa", "mha-64"])
 def test_float16_agrees_with_fp32(name: str) -> None:
     check(ragged(16, 2), SPECS[name], torch.float16)
+
+
+@pytest.mark.parametrize("page_size", [1, 16])
+@pytest.mark.parametrize("name", ["gqa", "mha-64"])
+def test_draft_trees_agree_with_a_dense_mask(name: str, page_size: int) -> None:
+    spec, parents = SPECS[name], random_parents([8, 64, 17, 40, 0, 63], seed=page_size)
+    forest = draft_forest(parents, page_size, 384)
+    q, kv, _ = problem(forest, spec, torch.bfloat16)
+    expected, expected_lse = masked_attention(
+        q, kv, spec, draft_table(parents, page_size, 384), parents
+    )
+    out, lse = attend(q, kv, make_plan(forest, spec, CARD), backend="gluon")
+    assert (out.float() - expected).norm() < 5e-3 * expected.norm()
+    assert (lse - expected_lse).norm() < 1e-4 * expected_lse.norm()
 
 
 def test_plans_of_its_tiles_go_to_gluon_unasked_unless_a_copy_would_not_fit() -> None:

@@ -45,8 +45,6 @@ def _grouped_refusal(q: torch.Tensor, kv: KV, plan: Plan) -> str | None:
         return "takes fp8 of latents only"
     if plan.cost.device.paired_tiling is None:
         return f"takes plans of paired tiles, got tiles of {plan.cost.tile_heights} rows"
-    if len(plan.tables.query_hidden):
-        return "takes drafts of latents only"
     key, value = kv
     if key.stride() != value.stride():
         return f"takes keys and values of equal strides, got {key.stride()} and {value.stride()}"

@@ -31,6 +31,30 @@ def is_partly_hidden(first, end, tile, num_tokens, WINDOW: gl.constexpr):
 
 
 @gluon.jit
+def find_visible(
+    tables, query, is_row, position, place, end, SHAPE: gl.constexpr, AXIS: gl.constexpr
+):
+    """Which tokens at positions `place`, before `end`, each of some rows sees.
+
+    `place` is along AXIS, `query`, `is_row` and `position` along the other.
+    """
+    token = gl.expand_dims(place, 1 - AXIS)
+    newest = gl.expand_dims(gl.minimum(position, end - 1), AXIS)
+    sees = token <= newest
+    if SHAPE.WINDOW > 0:
+        sees = sees & (token > gl.expand_dims(position - SHAPE.WINDOW, AXIS))
+    if tables.query_hidden is not None:
+        # Bit i of a query's word hides the token i before it.
+        hidden = gl.load(tables.query_hidden + query, mask=is_row, other=0)
+        back = gl.expand_dims(position, AXIS) - token
+        near = gl.expand_dims(hidden.to(gl.int32), AXIS)
+        far = gl.expand_dims((hidden >> 32).to(gl.int32), AXIS)
+        is_hidden = (gl.where(back < 32, near, far) >> (back & 31)) & 1
+        sees = sees & ((is_hidden == 0) | (back >= 64))
+    return sees
+
+
+@gluon.jit
 def weigh(score, peak, factor, AXIS: gl.constexpr):
     """Turn scores into weights along an axis of tokens.
 

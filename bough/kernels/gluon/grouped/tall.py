@@ -19,6 +19,7 @@ from bough.kernels.gluon.grouped.claim import read_item
 from bough.kernels.gluon.grouped.shared import as_pairs
 from bough.kernels.gluon.grouped.softmax import (
     cap_scores,
+    find_visible,
     is_partly_hidden,
     store_states,
     weigh,
@@ -177,8 +178,6 @@ def _hide(score, origin, low, num_tokens, tables, tile, row, SHAPE: gl.constexpr
         position = gl.load(tables.query_position + query, mask=row < tile.num_rows, other=-1)
         COLUMN: gl.constexpr = gl.SliceLayout(0, score.type.layout)
         place = origin + low + gl.arange(0, KV, layout=COLUMN)
-        sees = place[None, :] <= gl.minimum(position, end - 1)[:, None]
-        if SHAPE.WINDOW > 0:
-            sees = sees & (place[None, :] > (position - SHAPE.WINDOW)[:, None])
+        sees = find_visible(tables, query, row < tile.num_rows, position, place, end, SHAPE, 1)
         score = gl.where(sees, score, float("-inf"))
     return score

@@ -18,6 +18,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 
 from bough.kernels.gluon.grouped.softmax import (
     cap_scores,
+    find_visible,
     is_partly_hidden,
     store_states,
     weigh,
@@ -96,10 +97,9 @@ def attend_columns(
                     if is_partly_hidden(origin + low, end, tile, num_step, SHAPE.WINDOW) | (
                         tile.pack_bits > 0
                     ):
-                        place = origin + low + token
-                        sees = is_own & (place[:, None] <= gl.minimum(position, end - 1)[None, :])
-                        if SHAPE.WINDOW > 0:
-                            sees = sees & (place[:, None] > (position - SHAPE.WINDOW)[None, :])
+                        sees = is_own & find_visible(
+                            tables, query, is_row, position, origin + low + token, end, SHAPE, 0
+                        )
                         score = gl.where(sees, score, float("-inf"))
                     weight, decay, peak = weigh(score, peak, factor, 0)
                     # Summed over tokens once, at the end.

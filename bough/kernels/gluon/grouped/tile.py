@@ -55,6 +55,10 @@ def find_tile(tables, at, block, units, SHAPE: gl.constexpr, BLOCK: gl.constexpr
     # Of a tile's queries, the last sees as far into it as any other.
     first = gl.load(tables.query_indices + query_begin)
     last = gl.load(tables.query_indices + query_begin + num_queries - 1)
+    oldest = gl.load(tables.query_position + first)
+    if tables.query_hidden is not None:
+        # A draft may hide any of the 64 tokens before it.
+        oldest -= 64
     num_rows = num_queries * SHAPE.GROUP_SIZE
     # Heads of a pack share FEW_ROWS rows, and either consumer has a pack.
     pack_bits = 0
@@ -72,7 +76,7 @@ def find_tile(tables, at, block, units, SHAPE: gl.constexpr, BLOCK: gl.constexpr
         first_segment,
         last_segment,
         gl.load(tables.query_position + last),
-        gl.load(tables.query_position + first),
+        oldest,
         block,
         units[0],
         units[1],

@@ -105,5 +105,5 @@ def test_no_configuration_spills_registers_on_sm_90() -> None:
     )
     # Words of drafts are looked up where all registers are taken: a few wait in memory meanwhile.
     with_drafts = [figure for name, figure in figures.items() if "drafts" in name]
-    assert len(with_drafts) == 3
+    assert len(with_drafts) == 4
     assert all(figure["spilled"] <= 32 for figure in with_drafts)

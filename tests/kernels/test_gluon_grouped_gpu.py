@@ -15,6 +15,8 @@ from bough.kernels.gluon.grouped.config import tiled
 from bough.kernels.reference import ReferenceBackend
 from bough.kv import KV
 from bough.plan import PlanCapacity, make_plan
+from bough.plan.cost import CostModel
+from bough.plan.device import DeviceCapacity, DevicePlan
 from bough.spec import AttentionSpec
 from bough.workloads import forest_from_text
 from tests.draft_trees import draft_forest, draft_table, masked_attention, random_parents
@@ -117,6 +119,23 @@ def test_plans_of_its_tiles_go_to_gluon_unasked_unless_a_copy_would_not_fit() ->
     portable = make_plan(forest, spec, Device.current())
     out = attend(q, (odd, kv[1]), portable)[0]
     assert (out - expected).float().norm() < 5e-3 * expected.float().norm()
+
+
+def test_a_plan_made_on_the_device_is_run() -> None:
+    spec = SPECS["gqa"]
+    table = np.arange(40 * 60, dtype=np.int32).reshape(40, 60)
+    table[:, :30] = table[0, :30]
+    lens = np.arange(481, 481 + 40 * 11, 11)
+    forest = Forest.from_page_table(table, lens, 16)
+    q, kv, _ = problem(forest, spec, torch.bfloat16)
+    cost = CostModel(spec=spec, device=CARD, itemsize=2)
+    plan = DevicePlan(spec, CARD, 16, DeviceCapacity.of_batch(*table.shape, cost))
+    lens_there = torch.tensor(lens, dtype=torch.int32, device="cuda")
+    plan.update(torch.tensor(table, device="cuda"), lens_there)
+    out, lse = attend(q, kv, plan, backend="gluon")
+    expected, expected_lse = attend(q, kv, make_plan(forest, spec, CARD), backend="reference")
+    assert (out - expected).float().norm() < 5e-3 * expected.float().norm()
+    assert (lse - expected_lse).norm() < 1e-4 * expected_lse.norm()
 
 
 def test_the_same_plan_twice_gives_the_same_bits() -> None:

@@ -60,7 +60,7 @@ def sources() -> list[tuple[Any, dict[str, Any]]]:
         (
             place_nodes,
             {"nodes": NODES, "tables": TABLES, "num_rows": "i32"}
-            | {"NUM_HEADS": 8, "ROWS": ROWS, "BLOCK": 2},
+            | {"NUM_ITEMS": 8, "ROWS": ROWS, "BLOCK": 2},
         ),
         (
             write_tiles,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bough.attend import attend
-from bough.device import Device
+from bough.device import PAIRED_TILING, Device
 from bough.forest import Forest
 from bough.plan import make_plan
 from bough.plan.cost import CostModel
@@ -44,14 +44,15 @@ def follow(plan: DevicePlan, table: np.ndarray, lens: np.ndarray) -> None:
 
 def assert_covers_once(plan: DevicePlan, table: np.ndarray, lens: np.ndarray) -> None:
     forest = Forest.from_page_table(table, lens, plan.forest.page_size)
-    tables, splits = plan.tables, plan.cost.num_head_splits
-    num_items = int(tables.num_items)
-    assert num_items % splits == 0
-    assert tables.items[:num_items].tolist() == list(range(num_items))
-    rows = tables.tile_num_queries[: num_items // splits] * plan.cost.spec.group_size
+    tables, heads = plan.tables, int(plan.tables.tile_num_heads[0])
+    num_splits = int(tables.num_items) * heads
+    num_tiles, rest = divmod(num_splits, plan.cost.num_head_splits)
+    assert rest == 0
+    assert tables.items[: int(tables.num_items)].tolist() == list(range(0, num_splits, heads))
+    assert (tables.tile_num_heads == heads).all()
+    rows = tables.tile_num_queries[:num_tiles] * plan.cost.spec.group_size
     assert (rows <= plan.cost.tile_heights[-1]).all()
-    num_partials = plan.capacity.num_partials
-    assert_tables_cover_once(tables, forest, num_items // splits, num_partials)
+    assert_tables_cover_once(tables, forest, num_tiles, plan.capacity.num_partials)
 
 
 def tokens_read(plan: DevicePlan) -> int:
@@ -153,6 +154,15 @@ def test_attention_by_a_device_plan_is_that_of_the_reference(name: str) -> None:
     out, lse = attend(q, kv, plan, backend="triton")
     torch.testing.assert_close(out, expected, rtol=2e-4, atol=2e-5)
     torch.testing.assert_close(lse, expected_lse, rtol=2e-5, atol=2e-5)
+
+
+def test_items_of_paired_tiles_cover_two_heads() -> None:
+    table, lens = tree(num_rows=40, num_shared=40, num_own=3)
+    device = replace(H100, paired_tiling=PAIRED_TILING)
+    plan = device_plan(table, lens, 16, AttentionSpec.gqa(32, 8, 128), device)
+    assert set(plan.tables.tile_num_heads.tolist()) == {2}
+    assert plan.tables.tile_num_queries.max() * 4 > 64
+    assert_covers_once(plan, table, lens)
 
 
 def test_a_strided_page_table_is_read_where_it_lies() -> None:

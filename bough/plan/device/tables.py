@@ -11,7 +11,7 @@ def place_nodes(
     nodes,
     tables,
     num_rows,
-    NUM_HEADS: tl.constexpr,
+    NUM_ITEMS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -25,7 +25,7 @@ def place_nodes(
     num_partials = tl.load(nodes.num_partials + at, mask=mask, other=0)
     seconds = tl.load(nodes.tile_seconds + at, mask=mask, other=0.0)
     if tl.program_id(0) == 0:
-        tl.store(tables.num_items, tl.sum(num_tiles, 0) * NUM_HEADS)
+        tl.store(tables.num_items, tl.sum(num_tiles, 0) * NUM_ITEMS)
 
     node = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = (node % ROWS) < num_rows

@@ -29,7 +29,8 @@ class Tiling(NamedTuple):
 
 # Of kernels whose programs have two consumers, each of which takes heads of its own.
 PAIRED_TILING = Tiling((16, 64, 128), least_heads=2, joined_seconds=20e-6)
-PAIRED_COLUMNS = (64, 128)
+# Columns of keys without and with rotary part, and of values, that such kernels take.
+PAIRED_DIMS = ((64, 0, 64), (128, 0, 128), (64, 64, 128))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,8 @@ class Device:
         row_quantum: query rows are computed in multiples of this.
         tiling: the tiles of untied specs.
         latent_tiling: those of tied specs, which are taller: many heads share a latent.
-        paired_tiling: those of keys and values of 64 or 128 columns in 16 bits, where plans are for
-            a kernel of paired consumers.
+        paired_tiling: those of PAIRED_DIMS in 16 bits, where plans are for a kernel of paired
+            consumers.
         most_sums: a tile's rows x columns of the value that a worker can hold, which lowers the
             greatest height for wide latents.
         kv_quantum: KV tokens are cut in multiples of this.

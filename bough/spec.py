@@ -163,6 +163,11 @@ class AttentionSpec:
         return self.num_q_heads // self.num_kv_heads
 
     @property
+    def is_latent(self) -> bool:
+        """Whether a key holds the whole value, as in MLA and GLA."""
+        return self.tied and self.nope_dim == self.v_dim
+
+    @property
     def qk_dim(self) -> int:
         """Columns of a query and of the key it meets."""
         return self.nope_dim + self.rope_dim

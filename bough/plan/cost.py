@@ -32,7 +32,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from bough.device import PAIRED_COLUMNS, PAIRED_TILING, Device, Tiling
+from bough.device import PAIRED_DIMS, PAIRED_TILING, Device, Tiling
 from bough.spec import AttentionSpec
 from bough.tree_order import Index
 
@@ -68,15 +68,14 @@ class CostModel:
             tiling = device.paired_tiling
         lowest, *taller = tiling.heights
         fitting = (lowest, *(n for n in taller if n * spec.v_dim <= device.most_sums))
-        is_latent = spec.tied and spec.nope_dim == spec.v_dim
-        return tiling._replace(heights=fitting[-1:] if is_latent else fitting)
+        return tiling._replace(heights=fitting[-1:] if spec.is_latent else fitting)
 
     @property
     def _is_paired(self) -> bool:
-        """Whether kernels of paired consumers are made for such keys and values."""
+        """Whether kernels of paired consumers take such keys and values."""
         spec = self.spec
-        is_even = not spec.tied and spec.nope_dim == spec.v_dim and spec.v_dim in PAIRED_COLUMNS
-        return is_even and self.itemsize == 2 and spec.group_size <= PAIRED_TILING.heights[-1]
+        is_taken = (spec.nope_dim, spec.rope_dim, spec.v_dim) in PAIRED_DIMS
+        return is_taken and self.itemsize == 2 and spec.group_size <= PAIRED_TILING.heights[-1]
 
     @property
     def tile_heights(self) -> tuple[int, ...]:

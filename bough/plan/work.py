@@ -52,7 +52,8 @@ def measure_work(blocks: Blocks, cost: CostModel) -> Work:
     tile_class = cost.tile_class(found // most)[at]
     heads = np.ones_like(num_tokens)
     least = cost.tiling.least_heads
-    if len(cost.tile_heights) > 1 and not cost.spec.tied and splits % least == 0:
+    is_joined = least > 1 or not cost.spec.tied
+    if len(cost.tile_heights) > 1 and is_joined and splits % least == 0:
         heads[tile_class < len(cost.tile_heights) - 1] = least
         seconds = rate * num_tokens
         share = float(seconds.sum()) * splits / cost.num_workers * _MOST_SHARE

@@ -63,6 +63,8 @@ GROUPED_CASES = (
     ("gqa:32:8:128 window", "fp16", (16, 64, 128), 0),
     ("mha:16:64 sinks", "bf16", (16, 64, 128), 0),
     ("gqa:32:8:128 drafts", "bf16", (16, 64, 128), 0),
+    ("gta:32:8:128", "bf16", (16, 64, 128), 0),
+    ("gta:32:8:128", "bf16", (128,), 4096),
 )
 
 
@@ -133,7 +135,7 @@ def compile_grouped(text: str, dtype: str, heights: tuple[int, ...], tall_tokens
         NUM_KV_HEADS=spec.num_kv_heads,
         GROUP_SIZE=spec.group_size,
         NOPE_DIM=spec.nope_dim,
-        ROPE_DIM=0,
+        ROPE_DIM=spec.rope_dim if spec.tied else 0,
         V_DIM=spec.v_dim,
         WINDOW=spec.window or 0,
         SOFTCAP=0.0,

@@ -106,7 +106,7 @@ def test_latents_go_to_gluon_unasked_and_other_specs_do_not() -> None:
         if is_same:
             assert torch.equal(attend(q, kv, plan)[0], attend(q, kv, plan, backend="gluon")[0])
         else:
-            with pytest.raises(NotImplementedError, match="takes latents"):
+            with pytest.raises(NotImplementedError, match="takes plans of paired tiles"):
                 attend(q, kv, plan, backend="gluon")
 
 

@@ -34,6 +34,8 @@ SPECS = {
     "odd-heads": AttentionSpec.gqa(12, 3, 128),
     "window": replace(AttentionSpec.gqa(32, 8, 128), window=100),
     "softcap": replace(AttentionSpec.gqa(32, 8, 128), softcap=20.0),
+    "gta": AttentionSpec.gta(32, 8, 128),
+    "gta-1": AttentionSpec.gta(16, 1, 128),
     "sinks": replace(AttentionSpec.gqa(32, 8, 128), sinks=True),
 }
 
@@ -44,7 +46,8 @@ def problem(
     """Draw q and KV in whose slots that nobody sees lies NaN, and sinks where there are some."""
     q, kv = random_problem(forest, spec, 0, dtype)
     sinks = torch.randn(spec.num_q_heads, device="cuda") if spec.sinks else None
-    return q.to(dtype).cuda(), (kv[0].cuda(), kv[1].cuda()), sinks
+    planes = kv.cuda() if isinstance(kv, torch.Tensor) else (kv[0].cuda(), kv[1].cuda())
+    return q.to(dtype).cuda(), planes, sinks
 
 
 def check(forest: Forest, spec: AttentionSpec, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -63,7 +66,7 @@ def check(forest: Forest, spec: AttentionSpec, dtype: torch.dtype = torch.bfloat
 
 @pytest.mark.parametrize("query_len", [1, 3, 5, 33])
 @pytest.mark.parametrize("page_size", [1, 16, 64])
-@pytest.mark.parametrize("name", ["gqa", "mha-64"])
+@pytest.mark.parametrize("name", ["gqa", "mha-64", "gta"])
 def test_ragged_requests_agree_with_fp32(name: str, page_size: int, query_len: int) -> None:
     check(ragged(page_size, query_len), SPECS[name])
 
@@ -93,7 +96,7 @@ def test_float16_agrees_with_fp32(name: str) -> None:
 
 
 @pytest.mark.parametrize("page_size", [1, 16])
-@pytest.mark.parametrize("name", ["gqa", "mha-64"])
+@pytest.mark.parametrize("name", ["gqa", "mha-64", "gta"])
 def test_draft_trees_agree_with_a_dense_mask(name: str, page_size: int) -> None:
     spec, parents = SPECS[name], random_parents([8, 64, 17, 40, 0, 63], seed=page_size)
     forest = draft_forest(parents, page_size, 384)

@@ -60,7 +60,8 @@ def test_short_leaves_cover_all_heads_in_one_item() -> None:
         (AttentionSpec.gqa(32, 8, 128), 4),
         (AttentionSpec.gqa(32, 8, 128), 1),
         (AttentionSpec.gqa(32, 8, 96), 2),
-        (AttentionSpec.gta(32, 8, 128), 2),
+        (AttentionSpec.gta(32, 8, 64), 2),
+        (AttentionSpec.mla(16), 2),
     ],
 )
 def test_plans_of_what_the_kernel_does_not_take_have_other_tiles(
@@ -74,10 +75,12 @@ def test_what_the_kernel_does_not_compute_is_refused_by_name() -> None:
     half, hopper = torch.bfloat16, (9, 0)
     assert refusal(AttentionSpec.gqa(32, 8, 128), half, hopper) is None
     assert refusal(AttentionSpec.mha(8, 64), torch.float16, hopper) is None
+    assert refusal(AttentionSpec.gta(32, 8, 128), half, hopper) is None
     for reason, spec in {
-        "of 64 or 128 columns, got 96 and 96": AttentionSpec.gqa(32, 8, 96),
+        "got (96, 0, 96)": AttentionSpec.gqa(32, 8, 96),
         "at most 128 query heads a stored head, got 256": AttentionSpec.gqa(256, 1, 128),
-        "got 512 and 512": AttentionSpec.mla(128),
+        "got (512, 64, 512)": AttentionSpec.mla(128),
+        "got (32, 32, 64)": AttentionSpec.gta(32, 8, 64),
     }.items():
         assert reason in (refusal(spec, half, hopper) or "")
     assert "compute capability 9, got 8.0" in (refusal(GQA, half, (8, 0)) or "")

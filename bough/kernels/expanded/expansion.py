@@ -54,8 +54,7 @@ class Expansion:
             ValueError: it belongs to another step, or dtypes or devices differ.
             NotImplementedError: the spec is no plain latent.
         """
-        is_latent = spec.tied and spec.nope_dim == spec.v_dim
-        if not is_latent or spec.window is not None or spec.softcap is not None or spec.sinks:
+        if not spec.is_latent or spec.window is not None or spec.softcap is not None or spec.sinks:
             raise NotImplementedError(
                 "expansion takes latents without window, softcap and sinks, "
                 f"got {spec}; what works: attend without expansion"

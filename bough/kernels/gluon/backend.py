@@ -26,14 +26,15 @@ class GluonBackend(TritonBackend):
         if reason is not None:
             raise NotImplementedError(f"backend gluon {reason}; what works: backend triton")
         states, v_dim = new_states(q, plan), plan.cost.spec.v_dim
-        if isinstance(kv, tuple):
-            if plan.num_launched_items:
-                launch_grouped(q, kv, plan, states, sinks)
-            block = merge_block(plan.most_partials, v_dim)
-        else:
+        if plan.cost.spec.is_latent:
+            assert not isinstance(kv, tuple)
             if plan.num_launched_items:
                 launch_latents(q, kv, plan, states, sinks)
             block = latent_merge_block(plan.most_partials, len(q), v_dim)
+        else:
+            if plan.num_launched_items:
+                launch_grouped(q, kv, plan, states, sinks)
+            block = merge_block(plan.most_partials, v_dim)
         if plan.has_merge:
             launch_merge(states, sinks, plan, block)
         return states.out, states.lse

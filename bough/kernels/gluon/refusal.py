@@ -25,7 +25,7 @@ def refusal(q: torch.Tensor, kv: KV, plan: Plan) -> str | None:
         return f"takes plans split by head, got one for {device.name}"
     if not isinstance(kv, QuantizedKV) and any(rows.dtype != q.dtype for rows in tensors_of(kv)):
         return "takes q and kv of one dtype, or kv in fp8"
-    return _latent_refusal(q, kv, plan) if spec.tied else _grouped_refusal(q, kv, plan)
+    return _latent_refusal(q, kv, plan) if spec.is_latent else _grouped_refusal(q, kv, plan)
 
 
 def _latent_refusal(q: torch.Tensor, kv: KV, plan: Plan) -> str | None:
@@ -41,14 +41,15 @@ def _grouped_refusal(q: torch.Tensor, kv: KV, plan: Plan) -> str | None:
     reason = grouped.refusal(plan.cost.spec, q.dtype, torch.cuda.get_device_capability(q.device))
     if reason is not None:
         return reason
-    if not isinstance(kv, tuple):
+    if isinstance(kv, QuantizedKV):
         return "takes fp8 of latents only"
     if plan.cost.device.paired_tiling is None:
         return f"takes plans of paired tiles, got tiles of {plan.cost.tile_heights} rows"
-    key, value = kv
-    if key.stride() != value.stride():
-        return f"takes keys and values of equal strides, got {key.stride()} and {value.stride()}"
-    return _unaligned((q, key, value))
+    planes = tensors_of(kv)
+    if planes[0].stride() != planes[-1].stride():
+        strides = [plane.stride() for plane in planes]
+        return f"takes keys and values of equal strides, got {strides}"
+    return _unaligned((q, *planes))
 
 
 def _unaligned(tensors: Iterable[torch.Tensor | None]) -> str | None:

@@ -11,7 +11,13 @@ from bough.kernels.gluon.grouped.load import load_items
 from bough.kernels.gluon.grouped.shared import Claims, Shared
 from bough.kernels.gluon.grouped.tall import attend_rows
 from bough.kernels.gluon.grouped.thin import attend_columns
-from bough.kernels.gluon.grouped.tile import BLOCK_BITS, FEW_ROWS, MANY_ROWS, count_blocks
+from bough.kernels.gluon.grouped.tile import (
+    BLOCK_BITS,
+    FEW_ROWS,
+    MANY_ROWS,
+    count_blocks,
+    key_columns,
+)
 
 
 @gluon.jit
@@ -36,8 +42,9 @@ def attend_grouped(
     )
     NUMBER: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     # Each consumer has two query tiles: one that it reads, one that is copied.
-    q_tiles = gl.allocate_shared_memory(dtype, [4, MANY_ROWS, SHAPE.V_DIM], ROWS)
-    k_blocks = gl.allocate_shared_memory(dtype, [NUM_STAGES, KV, SHAPE.V_DIM], ROWS)
+    QK_DIM: gl.constexpr = SHAPE.NOPE_DIM + SHAPE.ROPE_DIM
+    q_tiles = gl.allocate_shared_memory(dtype, [4, MANY_ROWS, QK_DIM], ROWS)
+    k_blocks = gl.allocate_shared_memory(dtype, [NUM_STAGES, KV, key_columns(SHAPE)], ROWS)
     v_blocks = gl.allocate_shared_memory(dtype, [NUM_STAGES, KV, SHAPE.V_DIM], ROWS)
     weights = gl.allocate_shared_memory(dtype, [2, KV, FEW_ROWS], COLUMNS)
     numbers = gl.allocate_shared_memory(gl.int32, [NUM_CLAIMS * NUM_FIELDS, 1], NUMBER)

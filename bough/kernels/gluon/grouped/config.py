@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from bough.device import PAIRED_COLUMNS, PAIRED_TILING, Device
+from bough.device import PAIRED_DIMS, PAIRED_TILING, Device
 from bough.spec import AttentionSpec
 
 # Query rows of the tiles that the kernel is written for.
@@ -57,8 +57,9 @@ def refusal(spec: AttentionSpec, dtype: torch.dtype, capability: tuple[int, int]
         return f"needs compute capability 9, got {capability[0]}.{capability[1]}"
     if dtype not in (torch.float16, torch.bfloat16):
         return f"takes float16 and bfloat16, got {dtype}"
-    if spec.tied or spec.nope_dim != spec.v_dim or spec.v_dim not in PAIRED_COLUMNS:
-        return f"takes keys and values of 64 or 128 columns, got {spec.nope_dim} and {spec.v_dim}"
+    dims = (spec.nope_dim, spec.rope_dim, spec.v_dim)
+    if dims not in PAIRED_DIMS:
+        return f"takes (nope_dim, rope_dim, v_dim) of {PAIRED_DIMS}, got {dims}"
     if spec.group_size > TILE_HEIGHTS[-1]:
         return f"takes at most {TILE_HEIGHTS[-1]} query heads a stored head, got {spec.group_size}"
     return None
@@ -75,13 +76,15 @@ def block_shape(spec: AttentionSpec, heights: Collection[int], tall_tokens: int)
     has_few, has_many, has_tall = (height in heights for height in TILE_HEIGHTS)
     # Longer blocks take fewer turns of the softmax. They leave a short tile nothing to overlap, and
     # other tiles' code no registers.
-    tall_bits = 7 if tall_tokens >= _LONG and not (has_few or has_many) else 6
+    is_long = tall_tokens >= _LONG and not (has_few or has_many)
+    # Producers of tied states know two kinds of rows.
+    consumer, producer = (208, 88) if spec.tied and not is_long else (216, 72)
     return BlockShape(
         HAS_FEW=has_few,
         HAS_MANY=has_many,
-        TALL_BITS=tall_bits if has_tall else 0,
+        TALL_BITS=(7 if is_long else 6) if has_tall else 0,
         NUM_STAGES=_BYTES_IN_FLIGHT // (2 * 64 * spec.v_dim),
-        CONSUMER_REGISTERS=216,
-        PRODUCER_REGISTERS=72,
+        CONSUMER_REGISTERS=consumer,
+        PRODUCER_REGISTERS=producer,
         ENTRY_REGISTERS=168,
     )

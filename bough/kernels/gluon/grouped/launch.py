@@ -7,13 +7,14 @@ import torch
 from bough.kernels.gluon.grouped.attend import attend_grouped
 from bough.kernels.gluon.grouped.config import block_shape
 from bough.kernels.triton.arguments import States
-from bough.kernels.triton.launch import plane_of, queries_of, shape_of, tables_of
+from bough.kernels.triton.launch import queries_of, shape_of, stored_of, tables_of
+from bough.kv import KV
 from bough.plan import Plan
 
 
 def launch_grouped(
     q: torch.Tensor,
-    kv: tuple[torch.Tensor, torch.Tensor],
+    kv: KV,
     plan: Plan,
     states: States,
     sinks: torch.Tensor | None,
@@ -22,21 +23,23 @@ def launch_grouped(
 
     Args:
         q: [num_queries, num_q_heads, qk_dim].
-        kv: keys and values, each [num_pages, page_size, num_kv_heads, dim].
+        kv: keys and values, each [num_pages, page_size, num_kv_heads, dim]; or tied states with
+            their rotary key, [num_pages, page_size, num_kv_heads * v_dim + rope_dim].
         plan: the plan.
         states: where outputs and partials go.
         sinks: [num_q_heads] logits, where the spec has them.
     """
-    key, value = kv
-    block = block_shape(plan.cost.spec, plan.heights, plan.tall_tokens)
+    spec = plan.cost.spec
+    stored = stored_of(kv, spec)
+    block = block_shape(spec, plan.heights, plan.tall_tokens)
     attend_grouped[(min(plan.num_launched_items, plan.cost.device.num_workers),)](
         queries_of(q),
-        plane_of(key),
-        plane_of(value),
+        stored.rope if spec.tied else stored.key,
+        stored.value,
         states.lse if sinks is None else sinks,
         tables_of(plan),
         states,
-        plan.cost.spec.scale,
+        spec.scale,
         SHAPE=shape_of(plan, has_sinks=sinks is not None),
         BLOCK=block,
         num_warps=4,

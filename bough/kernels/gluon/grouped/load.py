@@ -18,6 +18,7 @@ from bough.kernels.gluon.grouped.tile import (
     count_lanes,
     find_segment,
     find_tile,
+    key_columns,
     no_tile,
 )
 
@@ -79,16 +80,19 @@ def _load_item(
     """Begin to copy query rows and blocks of every head of an item.
 
     A thread looks one token's page up, a block ahead, and works its row out; threads that copy
-    the row are told. Keys and values lie at the same steps. Returns the numbers of blocks and of
+    the row are told. Keys and values lie at the same steps; of tied specs, `key` is the rotary key
+    and `value` the states. Returns the numbers of blocks and of
     each consumer's query tiles so far.
     """
     BITS: gl.constexpr = BLOCK.TALL_BITS if IS_TALL else BLOCK_BITS
-    offs_dim = gl.arange(0, SHAPE.V_DIM, layout=gl.SliceLayout(0, ROWS))[None, :]
+    K_DIM: gl.constexpr = key_columns(SHAPE)
+    offs_key = gl.arange(0, K_DIM, layout=gl.SliceLayout(0, ROWS))[None, :]
+    offs_value = gl.arange(0, SHAPE.V_DIM, layout=gl.SliceLayout(0, ROWS))[None, :]
     num_tokens = 1 << BITS if IS_TALL else 1 << tile.token_bits
-    token = gl.arange(0, 1 << BITS, layout=ROW) & (num_tokens - 1)
-    own_row = gl.arange(0, 1 << BITS, layout=ONE)
-    own_token = own_row & (num_tokens - 1)
-    own_column = (own_row >> tile.token_bits) * key.stride_head
+    block_row = gl.arange(0, 1 << BITS, layout=ROW)
+    token = block_row & (num_tokens - 1)
+    column = ((block_row >> tile.token_bits) * value.stride_head)[:, None]
+    own_token = gl.arange(0, 1 << BITS, layout=ONE) & (num_tokens - 1)
     step = 1 if IS_TALL else 1 << tile.pack_bits
     lanes = 1 if IS_TALL else count_lanes(tile)
     segment = tile.first_segment
@@ -100,9 +104,9 @@ def _load_item(
     while head < tile.first_head + tile.num_heads:
         if is_new_head:
             units = load_queries(queries, tables, shared, tile, head, units, SHAPE, BLOCK, IS_TALL)
-        row = page.to(gl.int64) * key.stride_page
-        row += (run.first_slot + low + own_token) % SHAPE.PAGE_SIZE * key.stride_slot + own_column
-        row = gl.convert_layout(row, ROW)[:, None] + offs_dim
+        row = page.to(gl.int64) * value.stride_page
+        row += (run.first_slot + low + own_token) % SHAPE.PAGE_SIZE * value.stride_slot
+        row = gl.convert_layout(row, ROW)[:, None]
         is_token = (low + token < run.num_tokens)[:, None]
         first_lane = head
         low += num_tokens
@@ -117,14 +121,16 @@ def _load_item(
                 run = _find_run(tables, segment, tile)
         page = _look_up(run, low + own_token, SHAPE)
         for lane in range(lanes):
-            column = (first_lane + lane * step) * key.stride_head
+            of_head = row + (first_lane + lane * step) * value.stride_head + column
+            # One rotary key serves the states of all heads.
+            of_key = row if SHAPE.ROPE_DIM > 0 else of_head
             _copy_block(
-                key.ptr + column + row, is_token, shared.k_blocks, shared.k_full, shared.k_empty,
-                block, BLOCK, BITS,
+                key.ptr + of_key + offs_key, is_token, shared.k_blocks, shared.k_full,
+                shared.k_empty, block, BLOCK, BITS,
             )  # fmt: skip
             _copy_block(
-                value.ptr + column + row, is_token, shared.v_blocks, shared.v_full, shared.v_empty,
-                block, BLOCK, BITS,
+                value.ptr + of_head + offs_value, is_token, shared.v_blocks, shared.v_full,
+                shared.v_empty, block, BLOCK, BITS,
             )  # fmt: skip
             block += 1 << (BITS - BLOCK_BITS)
     return block, units

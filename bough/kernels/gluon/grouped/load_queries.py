@@ -58,7 +58,7 @@ def _load_rows(
 ):
     """Begin to copy one consumer's query tile, rows `row` of heads `head`; zeros beyond them."""
     NUM_ROWS: gl.constexpr = row.shape[0]
-    offs_dim = gl.arange(0, SHAPE.V_DIM, layout=gl.SliceLayout(0, ROWS))
+    offs_dim = gl.arange(0, SHAPE.NOPE_DIM + SHAPE.ROPE_DIM, layout=gl.SliceLayout(0, ROWS))
     query = find_query(tables, tile, row, SHAPE).to(gl.int64)
     q_head = head * SHAPE.GROUP_SIZE + row % SHAPE.GROUP_SIZE
     ptrs = queries.ptr + query * queries.stride_token + q_head * queries.stride_head

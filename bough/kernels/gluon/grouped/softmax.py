@@ -4,9 +4,33 @@ from __future__ import annotations
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import warpgroup_mma
 
 LOG2_E = gl.constexpr(1.4426950408889634)
 LN_2 = gl.constexpr(0.6931471805599453)
+
+
+@gluon.jit
+def score_tied(states, rope, q, no_scores, SHAPE: gl.constexpr, IS_TURNED: gl.constexpr):
+    """Begin the scores of tied states: their first columns and the rotary key are the key.
+
+    Turned round, tokens are the rows of the product.
+    """
+    NOPE_DIM: gl.constexpr = SHAPE.NOPE_DIM
+    k_nope = states.slice(0, NOPE_DIM, dim=1)
+    q_nope = q.slice(0, NOPE_DIM, dim=1)
+    q_rope = q.slice(NOPE_DIM, SHAPE.ROPE_DIM, dim=1)
+    if IS_TURNED:
+        score = warpgroup_mma(
+            k_nope, q_nope.permute((1, 0)), no_scores, use_acc=False, is_async=True
+        )
+        score = warpgroup_mma(rope, q_rope.permute((1, 0)), score, is_async=True)
+    else:
+        score = warpgroup_mma(
+            q_nope, k_nope.permute((1, 0)), no_scores, use_acc=False, is_async=True
+        )
+        score = warpgroup_mma(q_rope, rope.permute((1, 0)), score, is_async=True)
+    return score
 
 
 @gluon.jit

@@ -21,6 +21,7 @@ from bough.kernels.gluon.grouped.softmax import (
     cap_scores,
     find_visible,
     is_partly_hidden,
+    score_tied,
     store_states,
     weigh,
 )
@@ -85,10 +86,9 @@ def attend_rows(
             here = block + LANE
             stage = here % BLOCK.NUM_STAGES
             phase = (here // BLOCK.NUM_STAGES) & 1
-            mbarrier.wait(shared.k_full.index(stage), phase)
-            fence_async_shared()
-            k = k_blocks.index(stage // NUM_PLACES).permute((1, 0))
-            score = warpgroup_mma(q, k, no_scores, use_acc=False, is_async=True)
+            score = _score(
+                q, k_blocks, v_blocks, shared, stage, phase, no_scores, SHAPE, NUM_PLACES
+            )
             score = warpgroup_mma_wait(0, deps=[score])
             _release(shared.k_empty, stage, IS_TALL, NUM_PLACES)
             score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
@@ -107,10 +107,9 @@ def attend_rows(
                 here += lanes * NUM_PLACES
                 stage = here % BLOCK.NUM_STAGES
                 phase = (here // BLOCK.NUM_STAGES) & 1
-                mbarrier.wait(shared.k_full.index(stage), phase)
-                fence_async_shared()
-                k = k_blocks.index(stage // NUM_PLACES).permute((1, 0))
-                next_score = warpgroup_mma(q, k, no_scores, use_acc=False, is_async=True)
+                next_score = _score(
+                    q, k_blocks, v_blocks, shared, stage, phase, no_scores, SHAPE, NUM_PLACES
+                )
                 mbarrier.wait(shared.v_full.index(before), phase_before)
                 fence_async_shared()
                 v = v_blocks.index(before // NUM_PLACES)
@@ -160,6 +159,24 @@ def _skip_odd(shared, block, BLOCK: gl.constexpr):
         mbarrier.arrive(shared.v_empty.index(stage), count=1)
         block += 1
     return block
+
+
+@gluon.jit
+def _score(
+    q, k_blocks, v_blocks, shared, stage, phase, no_scores, SHAPE: gl.constexpr,
+    NUM_PLACES: gl.constexpr,
+):  # fmt: skip
+    """Begin the scores of a block once it is there."""
+    mbarrier.wait(shared.k_full.index(stage), phase)
+    k = k_blocks.index(stage // NUM_PLACES)
+    if SHAPE.ROPE_DIM > 0:
+        mbarrier.wait(shared.v_full.index(stage), phase)
+        fence_async_shared()
+        score = score_tied(v_blocks.index(stage // NUM_PLACES), k, q, no_scores, SHAPE, False)
+    else:
+        fence_async_shared()
+        score = warpgroup_mma(q, k.permute((1, 0)), no_scores, use_acc=False, is_async=True)
+    return score
 
 
 @gluon.jit

@@ -20,6 +20,7 @@ from bough.kernels.gluon.grouped.softmax import (
     cap_scores,
     find_visible,
     is_partly_hidden,
+    score_tied,
     store_states,
     weigh,
 )
@@ -70,7 +71,7 @@ def attend_columns(
             slot = GROUP * 2 + unit % 2
             mbarrier.wait(shared.q_full.index(slot), (unit // 2) & 1)
             fence_async_shared()
-            q_columns = shared.q_tiles.index(slot).slice(0, FEW_ROWS).permute((1, 0))
+            q_rows = shared.q_tiles.index(slot).slice(0, FEW_ROWS)
             peak = gl.full([FEW_ROWS], float("-inf"), gl.float32, COLUMN)
             total = gl.zeros([KV, FEW_ROWS], gl.float32, ACROSS)
             acc = gl.zeros([DIM, FEW_ROWS], gl.float32, ACROSS)
@@ -82,14 +83,18 @@ def attend_columns(
                     phase = (here // BLOCK.NUM_STAGES) & 1
                     here += lanes
                     mbarrier.wait(shared.k_full.index(stage), phase)
-                    fence_async_shared()
-                    score = warpgroup_mma(
-                        shared.k_blocks.index(stage),
-                        q_columns,
-                        no_scores,
-                        use_acc=False,
-                        is_async=True,
-                    )
+                    k = shared.k_blocks.index(stage)
+                    if SHAPE.ROPE_DIM > 0:
+                        mbarrier.wait(shared.v_full.index(stage), phase)
+                        fence_async_shared()
+                        score = score_tied(
+                            shared.v_blocks.index(stage), k, q_rows, no_scores, SHAPE, True
+                        )
+                    else:
+                        fence_async_shared()
+                        score = warpgroup_mma(
+                            k, q_rows.permute((1, 0)), no_scores, use_acc=False, is_async=True
+                        )
                     score = warpgroup_mma_wait(0, deps=[score])
                     mbarrier.arrive(shared.k_empty.index(stage), count=2)
                     score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import triton
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
@@ -15,6 +16,12 @@ MOST_PACK_BITS = gl.constexpr(3)
 FEW_BITS = gl.constexpr(4)
 FEW_ROWS = gl.constexpr(16)
 MANY_ROWS = gl.constexpr(64)
+
+
+@triton.constexpr_function
+def key_columns(shape):  # type: ignore[no-untyped-def]
+    """Columns of what is stored as keys alone: the rotary key of tied specs, else whole keys."""
+    return shape.ROPE_DIM if shape.ROPE_DIM > 0 else shape.NOPE_DIM
 
 
 class Tile(NamedTuple):

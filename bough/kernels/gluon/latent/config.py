@@ -83,7 +83,7 @@ def refusal(
         return f"needs compute capability 9, got {capability[0]}.{capability[1]}"
     if dtype not in (torch.float16, torch.bfloat16):
         return f"takes float16 and bfloat16, got {dtype}"
-    if not spec.tied or spec.nope_dim != spec.v_dim:
+    if not spec.is_latent:
         return "takes latents, whose keys hold the whole value"
     if (spec.v_dim, spec.rope_dim) not in ((128, 32), (128, 64), (256, 32), (256, 64), (512, 64)):
         return (

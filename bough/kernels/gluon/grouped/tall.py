@@ -16,15 +16,15 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from bough.kernels.gluon.grouped.claim import read_item
-from bough.kernels.gluon.grouped.shared import as_pairs
-from bough.kernels.gluon.grouped.softmax import (
+from bough.kernels.gluon.grouped.scores import (
     cap_scores,
     find_visible,
     is_partly_hidden,
     score_tied,
-    store_states,
-    weigh,
 )
+from bough.kernels.gluon.grouped.shared import as_pairs
+from bough.kernels.gluon.grouped.softmax import weigh
+from bough.kernels.gluon.grouped.states import store_states
 from bough.kernels.gluon.grouped.tile import (
     BLOCK_BITS,
     MANY_ROWS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bough.kernels.gluon.grouped.attend import attend_grouped
-from bough.kernels.gluon.grouped.config import block_shape
+from bough.kernels.gluon.grouped.config import BlockShape, block_shape
 from bough.kernels.triton.arguments import States
 from bough.kernels.triton.launch import queries_of, shape_of, stored_of, tables_of
 from bough.kv import KV
@@ -31,7 +31,7 @@ def launch_grouped(
     """
     spec = plan.cost.spec
     stored = stored_of(kv, spec)
-    block = block_shape(spec, plan.heights, plan.tall_tokens)
+    block = _block_of(plan)
     attend_grouped[(min(plan.num_launched_items, plan.cost.device.num_workers),)](
         queries_of(q),
         stored.rope if spec.tied else stored.key,
@@ -45,3 +45,11 @@ def launch_grouped(
         num_warps=4,
         maxnreg=block.ENTRY_REGISTERS,
     )
+
+
+def _block_of(plan: Plan) -> BlockShape:
+    """Choose the compile-time shape once for all layers that a state of the plan serves."""
+    if "grouped" not in plan.memo:
+        plan.memo["grouped"] = block_shape(plan.cost.spec, plan.heights, plan.tall_tokens)
+    block: BlockShape = plan.memo["grouped"]
+    return block

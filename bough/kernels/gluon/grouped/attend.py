@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier
+from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared
 
+from bough.kernels.gluon.barriers import new_barriers
 from bough.kernels.gluon.grouped.claim import NUM_CLAIMS, NUM_FIELDS, end_item, next_item
 from bough.kernels.gluon.grouped.load import load_items
 from bough.kernels.gluon.grouped.shared import Claims, Shared
@@ -50,16 +51,16 @@ def attend_grouped(
     numbers = gl.allocate_shared_memory(gl.int32, [NUM_CLAIMS * NUM_FIELDS, 1], NUMBER)
     # Every thread of the producer tells of its own copies.
     shared = Shared(
-        claims=Claims(numbers, _barriers(NUM_CLAIMS, 1), _barriers(NUM_CLAIMS, 2)),
+        claims=Claims(numbers, new_barriers(NUM_CLAIMS, 1), new_barriers(NUM_CLAIMS, 2)),
         q_tiles=q_tiles,
-        q_full=_barriers(4, 128),
-        q_empty=_barriers(4, 1),
+        q_full=new_barriers(4, 128),
+        q_empty=new_barriers(4, 1),
         k_blocks=k_blocks,
-        k_full=_barriers(NUM_STAGES, 128),
-        k_empty=_barriers(NUM_STAGES, 2),
+        k_full=new_barriers(NUM_STAGES, 128),
+        k_empty=new_barriers(NUM_STAGES, 2),
         v_blocks=v_blocks,
-        v_full=_barriers(NUM_STAGES, 128),
-        v_empty=_barriers(NUM_STAGES, 2),
+        v_full=new_barriers(NUM_STAGES, 128),
+        v_empty=new_barriers(NUM_STAGES, 2),
     )
     fence_async_shared()
     outer = (sinks_ptr, tables, states, scale, shared)
@@ -91,11 +92,3 @@ def _attend_items(GROUP: gl.constexpr, outer, weights, SHAPE: gl.constexpr, BLOC
         end_item(shared.claims, turn)
         turn += 1
         tile = next_item(shared.claims, turn)
-
-
-@gluon.jit
-def _barriers(NUM: gl.constexpr, COUNT: gl.constexpr):
-    barriers = gl.allocate_shared_memory(gl.int64, [NUM, 1], mbarrier.MBarrierLayout())
-    for at in gl.static_range(NUM):
-        mbarrier.init(barriers.index(at), count=COUNT)
-    return barriers

@@ -6,7 +6,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import warpgroup_mma
 
-from bough.kernels.gluon.grouped.softmax import LOG2_E
+from bough.kernels.triton.softmax import LOG2_E
 
 
 @gluon.jit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from bough.kernels.gluon.grouped.softmax import LN_2, LOG2_E
+from bough.kernels.triton.softmax import LN_2, LOG2_E
 
 
 @gluon.jit

@@ -23,7 +23,6 @@ from bough.kernels.gluon.grouped.scores import (
     score_tied,
 )
 from bough.kernels.gluon.grouped.shared import as_pairs
-from bough.kernels.gluon.grouped.softmax import weigh
 from bough.kernels.gluon.grouped.states import store_states
 from bough.kernels.gluon.grouped.tile import (
     BLOCK_BITS,
@@ -32,6 +31,7 @@ from bough.kernels.gluon.grouped.tile import (
     find_query,
     find_segment,
 )
+from bough.kernels.gluon.softmax import weigh
 
 
 @gluon.jit

@@ -19,7 +19,7 @@ MANY_ROWS = gl.constexpr(64)
 
 
 @triton.constexpr_function
-def key_columns(shape):  # type: ignore[no-untyped-def]
+def key_columns(shape):
     """Columns of what is stored as keys alone: the rotary key of tied specs, else whole keys."""
     return shape.ROPE_DIM if shape.ROPE_DIM > 0 else shape.NOPE_DIM
 

@@ -13,16 +13,18 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from bough.kernels.gluon.barriers import new_barriers
 from bough.kernels.gluon.latent.load import load_blocks, wait_for_block
 from bough.kernels.gluon.latent.rows import (
-    LOG2_E,
     find_targets,
     finish_rows,
     load_queries,
     store_columns,
 )
-from bough.kernels.gluon.latent.softmax import mask_drafts, mask_scores, score_block, weigh
+from bough.kernels.gluon.latent.scores import mask_drafts, mask_scores, score_block
 from bough.kernels.gluon.latent.walk import find_work, segment_span
+from bough.kernels.gluon.softmax import weigh
+from bough.kernels.triton.softmax import LOG2_E
 
 
 class Buffers(NamedTuple):
@@ -64,15 +66,9 @@ def attend_narrow(
     rope_blocks = gl.allocate_shared_memory(
         dtype, [NUM_STAGES, SHAPE.BLOCK_KV, SHAPE.ROPE_DIM], ROPE
     )
-    BARRIER: gl.constexpr = mbarrier.MBarrierLayout()
-    full = gl.allocate_shared_memory(gl.int64, [NUM_STAGES, 1], BARRIER)
-    empty = gl.allocate_shared_memory(gl.int64, [NUM_STAGES, 1], BARRIER)
-    turns = gl.allocate_shared_memory(gl.int64, [2, 1], BARRIER)
-    mbarrier.init(turns.index(0), count=1)
-    mbarrier.init(turns.index(1), count=1)
-    for stage in gl.static_range(NUM_STAGES):
-        mbarrier.init(full.index(stage), count=128)
-        mbarrier.init(empty.index(stage), count=2)
+    full = new_barriers(NUM_STAGES, 128)
+    empty = new_barriers(NUM_STAGES, 2)
+    turns = new_barriers(2, 1)
     fence_async_shared()
     buffers = Buffers(q_nope, q_rope, state_blocks, rope_blocks, full, empty, turns)
     gl.warp_specialize(
@@ -156,7 +152,8 @@ def attend_rows(
         clear = gl.minimum(work.oldest + 1, end)
         score = mask_scores(score, first, end, position, clear)
         score = mask_drafts(score, first, position, clear, tables, work, first_row, SHAPE)
-        weight, _, peak, total = weigh(score, peak, total, scale_log2)
+        weight, decay, peak = weigh(score, peak, scale_log2, 1)
+        total = total * decay + gl.sum(weight, 1)
         weight16 = gl.convert_layout(weight.to(dtype), WEIGHT)
         last = 0
         stage = 1
@@ -177,7 +174,8 @@ def attend_rows(
             score = warpgroup_mma_wait(1, deps=[product])
             score = mask_scores(score, first, end, position, clear)
             score = mask_drafts(score, first, position, clear, tables, work, first_row, SHAPE)
-            weight, decay, peak, total = weigh(score, peak, total, scale_log2)
+            weight, decay, peak = weigh(score, peak, scale_log2, 1)
+            total = total * decay + gl.sum(weight, 1)
             acc = warpgroup_mma_wait(0, deps=[adding])
             mbarrier.arrive(buffers.empty.index(last), count=1)
             acc = acc * gl.convert_layout(decay, gl.SliceLayout(1, OUT))[:, None]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier
+from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared
 
+from bough.kernels.gluon.barriers import new_barriers
 from bough.kernels.gluon.latent.dequantize import load_quantized_blocks, stage_blocks
 from bough.kernels.gluon.latent.narrow import Buffers, attend_rows
 from bough.kernels.gluon.latent.walk import find_work
@@ -42,9 +43,9 @@ def attend_quantized(
     rope_blocks = gl.allocate_shared_memory(
         dtype, [NUM_STAGES, SHAPE.BLOCK_KV, SHAPE.ROPE_DIM], ROPE
     )
-    full = _barriers(NUM_STAGES, 128)
-    empty = _barriers(NUM_STAGES, NUM_CONSUMERS)
-    turns = _barriers(2, 1)
+    full = new_barriers(NUM_STAGES, 128)
+    empty = new_barriers(NUM_STAGES, NUM_CONSUMERS)
+    turns = new_barriers(2, 1)
     fence_async_shared()
     buffers = Buffers(q_nope, q_rope, state_blocks, rope_blocks, full, empty, turns)
     staged = stage_blocks(NUM_STAGED * NUM_LOADERS, SHAPE)
@@ -86,11 +87,3 @@ def _second(
         )
     else:
         attend_rows(queries, sinks_ptr, tables, states, scale, work, buffers, SHAPE, 1)
-
-
-@gluon.jit
-def _barriers(NUM: gl.constexpr, COUNT: gl.constexpr):
-    barriers = gl.allocate_shared_memory(gl.int64, [NUM, 1], mbarrier.MBarrierLayout())
-    for at in gl.static_range(NUM):
-        mbarrier.init(barriers.index(at), count=COUNT)
-    return barriers

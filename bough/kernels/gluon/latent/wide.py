@@ -23,13 +23,14 @@ from bough.kernels.gluon.latent.add_half import (
 )
 from bough.kernels.gluon.latent.load import ROW_WISE
 from bough.kernels.gluon.latent.rows import (
-    LOG2_E,
     find_targets,
     finish_rows,
     locate_rows,
 )
-from bough.kernels.gluon.latent.softmax import mask_drafts, weigh
+from bough.kernels.gluon.latent.scores import mask_drafts
 from bough.kernels.gluon.latent.walk import find_work, segment_span, slots_before
+from bough.kernels.gluon.softmax import weigh
+from bough.kernels.triton.softmax import LOG2_E
 
 
 class Buffers(NamedTuple):
@@ -201,7 +202,8 @@ def _weigh_blocks(queries, sinks_ptr, tables, states, scale, work, buffers, SHAP
                     score = mask_drafts(
                         score, first, position, first, tables, work, work.first_row, SHAPE
                     )
-                weight, decay, peak, total = weigh(score, peak, total, scale_log2)
+                weight, decay, peak = weigh(score, peak, scale_log2, 1)
+                total = total * decay + gl.sum(weight, 1)
                 weight16 = weight.to(dtype)
                 if SHAPE.IS_ALIGNED and (low > 0) | (high < BLOCK_KV):
                     _clear_rows(left, low, high, SHAPE.V_DIM // 2)

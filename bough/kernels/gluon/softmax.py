@@ -5,9 +5,6 @@ from __future__ import annotations
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-LOG2_E = gl.constexpr(1.4426950408889634)
-LN_2 = gl.constexpr(0.6931471805599453)
-
 
 @gluon.jit
 def weigh(score, peak, factor, AXIS: gl.constexpr):

@@ -1,4 +1,4 @@
-"""One step of the online softmax over a block of scores."""
+"""Scores of a block, and what rows do not see of it."""
 
 from __future__ import annotations
 
@@ -56,17 +56,3 @@ def mask_drafts(score, first, position, clear, tables, work, first_row, SHAPE: g
         half = gl.where((offs_kv < 32)[None, :], left[:, None], right[:, None])
         score = gl.where((half << (offs_kv % 32)[None, :]) < 0, float("-inf"), score)
     return score
-
-
-@gluon.jit
-def weigh(score, peak, total, scale_log2):
-    """Turn scores into weights.
-
-    Returns the weights, the factor by which former states shrink, and the new peak and total, the
-    peak in units of log2.
-    """
-    next_peak = gl.maximum(peak, gl.max(score, 1) * scale_log2)
-    base = gl.where(next_peak == float("-inf"), 0.0, next_peak)
-    decay = gl.exp2(peak - base)
-    weight = gl.exp2(score * scale_log2 - base[:, None])
-    return weight, decay, next_peak, total * decay + gl.sum(weight, 1)

@@ -81,8 +81,7 @@ def _load_item(
 
     A thread looks one token's page up, a block ahead, and works its row out; threads that copy
     the row are told. Keys and values lie at the same steps; of tied specs, `key` is the rotary key
-    and `value` the states. Returns the numbers of blocks and of
-    each consumer's query tiles so far.
+    and `value` the states. Returns the numbers of blocks and of each consumer's query tiles so far.
     """
     BITS: gl.constexpr = BLOCK.TALL_BITS if IS_TALL else BLOCK_BITS
     K_DIM: gl.constexpr = key_columns(SHAPE)

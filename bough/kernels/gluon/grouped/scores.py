@@ -1,35 +1,51 @@
-"""Scores of a block: of tied states, capped, and masked where rows do not see a token."""
+"""Scores of a block: multiplied, capped, and masked where rows do not see a token."""
 
 from __future__ import annotations
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import warpgroup_mma
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    warpgroup_mma,
+)
 
 from bough.kernels.triton.softmax import LOG2_E
 
 
 @gluon.jit
-def score_tied(states, rope, q, no_scores, SHAPE: gl.constexpr, IS_TURNED: gl.constexpr):
-    """Begin the scores of tied states: their first columns and the rotary key are the key.
+def await_keys(shared, stage, phase, SHAPE: gl.constexpr):
+    """Wait for all that the scores of a block read: of tied specs, the values too."""
+    mbarrier.wait(shared.k_full.index(stage), phase)
+    if SHAPE.ROPE_DIM > 0:
+        mbarrier.wait(shared.v_full.index(stage), phase)
+    fence_async_shared()
 
-    Turned round, tokens are the rows of the product.
+
+@gluon.jit
+def score_block(q, k, v, no_scores, SHAPE: gl.constexpr, IS_TURNED: gl.constexpr):
+    """Begin the scores of a block; turned round, tokens are the rows of the product.
+
+    Of tied specs the first columns of the values and the rotary key `k` are the key.
     """
-    NOPE_DIM: gl.constexpr = SHAPE.NOPE_DIM
-    k_nope = states.slice(0, NOPE_DIM, dim=1)
-    q_nope = q.slice(0, NOPE_DIM, dim=1)
-    q_rope = q.slice(NOPE_DIM, SHAPE.ROPE_DIM, dim=1)
-    if IS_TURNED:
-        score = warpgroup_mma(
-            k_nope, q_nope.permute((1, 0)), no_scores, use_acc=False, is_async=True
-        )
-        score = warpgroup_mma(rope, q_rope.permute((1, 0)), score, is_async=True)
+    if SHAPE.ROPE_DIM > 0:
+        k_nope = v.slice(0, SHAPE.NOPE_DIM, dim=1)
+        q_nope = q.slice(0, SHAPE.NOPE_DIM, dim=1)
+        q_rope = q.slice(SHAPE.NOPE_DIM, SHAPE.ROPE_DIM, dim=1)
+        score = _multiply(q_nope, k_nope, no_scores, False, IS_TURNED)
+        score = _multiply(q_rope, k, score, True, IS_TURNED)
     else:
-        score = warpgroup_mma(
-            q_nope, k_nope.permute((1, 0)), no_scores, use_acc=False, is_async=True
-        )
-        score = warpgroup_mma(q_rope, rope.permute((1, 0)), score, is_async=True)
+        score = _multiply(q, k, no_scores, False, IS_TURNED)
     return score
+
+
+@gluon.jit
+def _multiply(q, k, acc, USE_ACC: gl.constexpr, IS_TURNED: gl.constexpr):
+    if IS_TURNED:
+        product = warpgroup_mma(k, q.permute((1, 0)), acc, use_acc=USE_ACC, is_async=True)
+    else:
+        product = warpgroup_mma(q, k.permute((1, 0)), acc, use_acc=USE_ACC, is_async=True)
+    return product
 
 
 @gluon.jit

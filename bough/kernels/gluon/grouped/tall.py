@@ -17,10 +17,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 
 from bough.kernels.gluon.grouped.claim import read_item
 from bough.kernels.gluon.grouped.scores import (
+    await_keys,
     cap_scores,
     find_visible,
     is_partly_hidden,
-    score_tied,
+    score_block,
 )
 from bough.kernels.gluon.grouped.shared import as_pairs
 from bough.kernels.gluon.grouped.states import store_states
@@ -86,9 +87,10 @@ def attend_rows(
             here = block + LANE
             stage = here % BLOCK.NUM_STAGES
             phase = (here // BLOCK.NUM_STAGES) & 1
-            score = _score(
-                q, k_blocks, v_blocks, shared, stage, phase, no_scores, SHAPE, NUM_PLACES
-            )
+            await_keys(shared, stage, phase, SHAPE)
+            k = k_blocks.index(stage // NUM_PLACES)
+            v = v_blocks.index(stage // NUM_PLACES)
+            score = score_block(q, k, v, no_scores, SHAPE, False)
             score = warpgroup_mma_wait(0, deps=[score])
             _release(shared.k_empty, stage, IS_TALL, NUM_PLACES)
             score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
@@ -107,9 +109,10 @@ def attend_rows(
                 here += lanes * NUM_PLACES
                 stage = here % BLOCK.NUM_STAGES
                 phase = (here // BLOCK.NUM_STAGES) & 1
-                next_score = _score(
-                    q, k_blocks, v_blocks, shared, stage, phase, no_scores, SHAPE, NUM_PLACES
-                )
+                await_keys(shared, stage, phase, SHAPE)
+                k = k_blocks.index(stage // NUM_PLACES)
+                v = v_blocks.index(stage // NUM_PLACES)
+                next_score = score_block(q, k, v, no_scores, SHAPE, False)
                 mbarrier.wait(shared.v_full.index(before), phase_before)
                 fence_async_shared()
                 v = v_blocks.index(before // NUM_PLACES)
@@ -159,24 +162,6 @@ def _skip_odd(shared, block, BLOCK: gl.constexpr):
         mbarrier.arrive(shared.v_empty.index(stage), count=1)
         block += 1
     return block
-
-
-@gluon.jit
-def _score(
-    q, k_blocks, v_blocks, shared, stage, phase, no_scores, SHAPE: gl.constexpr,
-    NUM_PLACES: gl.constexpr,
-):  # fmt: skip
-    """Begin the scores of a block once it is there."""
-    mbarrier.wait(shared.k_full.index(stage), phase)
-    k = k_blocks.index(stage // NUM_PLACES)
-    if SHAPE.ROPE_DIM > 0:
-        mbarrier.wait(shared.v_full.index(stage), phase)
-        fence_async_shared()
-        score = score_tied(v_blocks.index(stage // NUM_PLACES), k, q, no_scores, SHAPE, False)
-    else:
-        fence_async_shared()
-        score = warpgroup_mma(q, k.permute((1, 0)), no_scores, use_acc=False, is_async=True)
-    return score
 
 
 @gluon.jit

@@ -17,10 +17,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from bough.kernels.gluon.grouped.scores import (
+    await_keys,
     cap_scores,
     find_visible,
     is_partly_hidden,
-    score_tied,
+    score_block,
 )
 from bough.kernels.gluon.grouped.states import store_states
 from bough.kernels.gluon.grouped.tile import (
@@ -82,19 +83,10 @@ def attend_columns(
                     stage = here % BLOCK.NUM_STAGES
                     phase = (here // BLOCK.NUM_STAGES) & 1
                     here += lanes
-                    mbarrier.wait(shared.k_full.index(stage), phase)
+                    await_keys(shared, stage, phase, SHAPE)
                     k = shared.k_blocks.index(stage)
-                    if SHAPE.ROPE_DIM > 0:
-                        mbarrier.wait(shared.v_full.index(stage), phase)
-                        fence_async_shared()
-                        score = score_tied(
-                            shared.v_blocks.index(stage), k, q_rows, no_scores, SHAPE, True
-                        )
-                    else:
-                        fence_async_shared()
-                        score = warpgroup_mma(
-                            k, q_rows.permute((1, 0)), no_scores, use_acc=False, is_async=True
-                        )
+                    v = shared.v_blocks.index(stage)
+                    score = score_block(q_rows, k, v, no_scores, SHAPE, True)
                     score = warpgroup_mma_wait(0, deps=[score])
                     mbarrier.arrive(shared.k_empty.index(stage), count=2)
                     score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
@@ -115,9 +107,7 @@ def attend_columns(
                     gl.thread_barrier()
                     mbarrier.wait(shared.v_full.index(stage), phase)
                     fence_async_shared()
-                    acc = warpgroup_mma(
-                        shared.v_blocks.index(stage).permute((1, 0)), weights, acc, is_async=True
-                    )
+                    acc = warpgroup_mma(v.permute((1, 0)), weights, acc, is_async=True)
                     acc = warpgroup_mma_wait(0, deps=[acc])
                     mbarrier.arrive(shared.v_empty.index(stage), count=2)
             mbarrier.arrive(shared.q_empty.index(slot), count=1)

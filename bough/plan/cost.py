@@ -78,6 +78,12 @@ class CostModel:
         return is_taken and self.itemsize == 2 and spec.group_size <= PAIRED_TILING.heights[-1]
 
     @property
+    def least_heads(self) -> int:
+        """Head splits that an item of a tile below the greatest height covers at least."""
+        least = self.tiling.least_heads
+        return least if self.num_head_splits % least == 0 else 1
+
+    @property
     def tile_heights(self) -> tuple[int, ...]:
         """Heights at which tiles of the spec run, ascending."""
         return self.tiling.heights

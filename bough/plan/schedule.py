@@ -127,18 +127,13 @@ def make_schedule(forest: Forest, cost: CostModel) -> Schedule:
     workers = cost.num_workers
     if workers == 1 or not is_shared or len(schedule.items) > FEW_ITEMS * workers:
         return schedule
-    # Dealt by falling cost, items end a longest one after their even share at the latest.
+    # Dealt as they stand, items end a longest one after their even share at the latest.
     items = schedule.item_seconds
     latest = float(items.sum()) / workers + float(items.max()) + schedule.merge_seconds
     if seconds_apart(forest, cost) / workers >= latest:
         return schedule
     apart = _schedule(forest, read_apart(forest), cost)
-    return min(schedule, apart, key=_dealt_seconds)
-
-
-def _dealt_seconds(schedule: Schedule) -> float:
-    falling = np.sort(schedule.item_seconds)[::-1]
-    return assign(falling, schedule.num_workers).makespan + schedule.merge_seconds
+    return min(schedule, apart, key=lambda found: found.seconds)
 
 
 def _schedule(forest: Forest, tasks: Tasks, cost: CostModel) -> Schedule:

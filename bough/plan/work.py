@@ -13,8 +13,8 @@ from bough.tree_order import Index, distinct
 
 Seconds = npt.NDArray[np.float64]
 
-# Nor does an item of several heads take more of the step: then it is as quick to start as it is
-# easy to place.
+# An item of more heads than it must cover takes at most so much of the step: then it is as quick to
+# start as it is easy to place.
 _MOST_SHARE = 0.25
 
 
@@ -51,14 +51,12 @@ def measure_work(blocks: Blocks, cost: CostModel) -> Work:
     rate = (cost.rate(found // most, found % most) / splits)[at]
     tile_class = cost.tile_class(found // most)[at]
     heads = np.ones_like(num_tokens)
-    least = cost.tiling.least_heads
-    is_joined = least > 1 or not cost.spec.tied
-    if len(cost.tile_heights) > 1 and is_joined and splits % least == 0:
-        heads[tile_class < len(cost.tile_heights) - 1] = least
+    heads[tile_class < len(cost.tile_heights) - 1] = cost.least_heads
+    if cost.tiling.joined_seconds > 0:
         seconds = rate * num_tokens
         share = float(seconds.sum()) * splits / cost.num_workers * _MOST_SHARE
         longest = np.equal(tile_class, 0) * min(cost.tiling.joined_seconds, share)
-        num = 2 * least
+        num = 2 * cost.least_heads
         while splits % num == 0:
             heads[seconds * num <= longest] = num
             num *= 2

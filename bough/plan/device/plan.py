@@ -210,7 +210,7 @@ class DevicePlan:
             self._nodes,
             self._written,
             num_rows,
-            NUM_ITEMS=cost.num_head_splits // self._num_heads,
+            NUM_ITEMS=cost.num_head_splits // cost.least_heads,
             ROWS=rows,
             BLOCK=_PLACED,
         )
@@ -255,16 +255,11 @@ class DevicePlan:
             num_pages=0,
         ).lengths(self.cost.num_head_splits)
         tensors = TableBuffer(lengths, device.torch_device).tensors()
-        for name, step in (("items", self._num_heads), ("tile_segment_indptr", 1)):
+        num_heads = self.cost.least_heads
+        for name, step in (("items", num_heads), ("tile_segment_indptr", 1)):
             tensors[name].copy_(torch.arange(len(tensors[name])) * step)
-        tensors["tile_num_heads"].fill_(self._num_heads)
+        tensors["tile_num_heads"].fill_(num_heads)
         return PlanTables(**tensors, pages=self._numbers(0))
-
-    @property
-    def _num_heads(self) -> int:
-        """Head splits that an item covers."""
-        least, splits = self.cost.tiling.least_heads, self.cost.num_head_splits
-        return least if splits % least == 0 else 1
 
     def _new_nodes(self) -> Nodes:
         arrays = self._numbers(len(Nodes._fields) * 2 * self._rows).view(-1, 2 * self._rows)

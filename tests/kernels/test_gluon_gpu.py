@@ -9,11 +9,15 @@ import torch
 from bough.attend import attend
 from bough.device import Device
 from bough.forest import Forest
-from bough.kernels.reference import ReferenceBackend
-from bough.plan import PlanCapacity, make_plan
+from bough.plan import make_plan
 from bough.spec import AttentionSpec
 from bough.workloads import forest_from_text
-from tests.forests import random_problem
+from tests.kernels.on_hopper import (
+    GROWING_LENS,
+    assert_agrees_with_fp32,
+    assert_graph_serves,
+    problem,
+)
 
 pytestmark = pytest.mark.gpu
 SPECS = {
@@ -50,19 +54,7 @@ def inside_pages() -> Forest:
 
 
 def check(forest: Forest, spec: AttentionSpec, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Compare with fp32 on the same rounded inputs; slots that nobody sees hold NaN."""
-    q, kv = random_problem(forest, spec, 0, dtype)
-    q, kv = q.to(dtype).cuda(), kv.cuda()  # type: ignore[union-attr]
-    sinks = torch.randn(spec.num_q_heads, device="cuda") if spec.sinks else None
-    plan = make_plan(forest, spec, Device.current())
-    out, lse = attend(q, kv, plan, sinks=sinks, backend="gluon")
-    exact = ReferenceBackend(torch.float32).attend(q.float(), kv, plan, sinks)
-    sees = exact[1] > -torch.inf
-    assert torch.equal(lse > -torch.inf, sees)
-    assert (out[~sees] == 0).all()
-    for actual, expected, most in ((out, exact[0], 5e-3), (lse, exact[1], 1e-5)):
-        miss = (actual[sees].float() - expected[sees]).norm()
-        assert miss < most * expected[sees].norm()
+    assert_agrees_with_fp32(forest, spec, Device.current(), dtype)
 
 
 @pytest.mark.parametrize("query_len", [1, 2, 5])
@@ -100,8 +92,7 @@ def test_latents_go_to_gluon_unasked_and_other_specs_do_not() -> None:
     forest = ragged(64, 1)
     for text, is_same in (("gla:128:2", True), ("gta:32:8:128", False)):
         spec = AttentionSpec.parse(text)
-        q, kv = random_problem(forest, spec, 0, torch.bfloat16)
-        q, kv = q.bfloat16().cuda(), kv.cuda()  # type: ignore[union-attr]
+        q, kv, _ = problem(forest, spec)
         plan = make_plan(forest, spec, Device.current())
         if is_same:
             assert torch.equal(attend(q, kv, plan)[0], attend(q, kv, plan, backend="gluon")[0])
@@ -113,33 +104,7 @@ def test_latents_go_to_gluon_unasked_and_other_specs_do_not() -> None:
 @pytest.mark.parametrize("name", ["gla-2", "mla"])
 def test_a_captured_graph_serves_growing_leaves(name: str) -> None:
     spec = SPECS[name]
-    capacity = PlanCapacity(
-        num_tiles=400,
-        num_segments=900,
-        num_queries=8,
-        num_query_rows=500,
-        num_partials=600,
-        num_pages=900,
-    )
-    table = np.arange(8 * 40, dtype=np.int32).reshape(8, 40)
-    lens = np.array([1, 64, 200, 333, 1000, 2000, 2500, 0])
-    forest = Forest.from_page_table(table, lens, 64)
     kv = torch.randn(320, 64, spec.elements_per_token, device="cuda").bfloat16()
-    q = torch.randn(8, spec.num_q_heads, spec.qk_dim, device="cuda").bfloat16()
-    plan = make_plan(forest, spec, Device.current(), capacity)
-    attend(q, kv, plan)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out, lse = attend(q, kv, plan)
-    for _ in range(4):
-        lens = np.where(lens > 0, lens + 1, 0)
-        forest = Forest.from_page_table(table, lens, 64)
-        plan.update(forest)
-        out.fill_(torch.nan)
-        graph.replay()
-        fresh = make_plan(forest, spec, Device.current())
-        expected, expected_lse = attend(q, kv, fresh, backend="reference")
-        assert (out[-1] == 0).all()
-        assert (out[:-1] - expected[:-1]).float().norm() < 5e-3 * expected[:-1].float().norm()
-        assert (lse[:-1] - expected_lse[:-1]).norm() < 1e-4 * expected_lse[:-1].norm()
+    start = np.array(GROWING_LENS)
+    steps = [np.where(start > 0, start + step, 0) for step in range(1, 5)]
+    assert_graph_serves(steps, spec, Device.current(), kv, page_size=64)

@@ -9,22 +9,24 @@ import pytest
 import torch
 
 from bough.attend import attend
-from bough.device import Device
+from bough.device import PAIRED_TILING, Device
 from bough.forest import Forest
-from bough.kernels.gluon.grouped.config import tiled
-from bough.kernels.reference import ReferenceBackend
-from bough.kv import KV
-from bough.plan import PlanCapacity, make_plan
+from bough.plan import make_plan
 from bough.plan.cost import CostModel
 from bough.plan.device import DeviceCapacity, DevicePlan
 from bough.spec import AttentionSpec
 from bough.workloads import forest_from_text
 from tests.draft_trees import draft_forest, draft_table, masked_attention, random_parents
-from tests.forests import random_problem
+from tests.kernels.on_hopper import (
+    GROWING_LENS,
+    assert_agrees_with_fp32,
+    assert_graph_serves,
+    problem,
+)
 from tests.kernels.test_gluon_gpu import inside_pages, ragged
 
 pytestmark = pytest.mark.gpu
-CARD = tiled(Device.named("h100"))
+CARD = replace(Device.named("h100"), paired_tiling=PAIRED_TILING)
 SPECS = {
     "gqa": AttentionSpec.gqa(32, 8, 128),
     "gqa-of-3": AttentionSpec.gqa(12, 4, 128),
@@ -40,28 +42,8 @@ SPECS = {
 }
 
 
-def problem(
-    forest: Forest, spec: AttentionSpec, dtype: torch.dtype
-) -> tuple[torch.Tensor, KV, torch.Tensor | None]:
-    """Draw q and KV in whose slots that nobody sees lies NaN, and sinks where there are some."""
-    q, kv = random_problem(forest, spec, 0, dtype)
-    sinks = torch.randn(spec.num_q_heads, device="cuda") if spec.sinks else None
-    planes = kv.cuda() if isinstance(kv, torch.Tensor) else (kv[0].cuda(), kv[1].cuda())
-    return q.to(dtype).cuda(), planes, sinks
-
-
 def check(forest: Forest, spec: AttentionSpec, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Compare with fp32 on the same rounded inputs."""
-    q, kv, sinks = problem(forest, spec, dtype)
-    plan = make_plan(forest, spec, CARD)
-    out, lse = attend(q, kv, plan, sinks=sinks, backend="gluon")
-    exact = ReferenceBackend(torch.float32).attend(q.float(), kv, plan, sinks)
-    sees = exact[1] > -torch.inf
-    assert torch.equal(lse > -torch.inf, sees)
-    assert (out[~sees] == 0).all()
-    for actual, expected, most in ((out, exact[0], 5e-3), (lse, exact[1], 1e-5)):
-        miss = (actual[sees].float() - expected[sees]).norm()
-        assert miss < most * expected[sees].norm()
+    assert_agrees_with_fp32(forest, spec, CARD, dtype)
 
 
 @pytest.mark.parametrize("query_len", [1, 3, 5, 33])
@@ -100,7 +82,7 @@ def test_float16_agrees_with_fp32(name: str) -> None:
 def test_draft_trees_agree_with_a_dense_mask(name: str, page_size: int) -> None:
     spec, parents = SPECS[name], random_parents([8, 64, 17, 40, 0, 63], seed=page_size)
     forest = draft_forest(parents, page_size, 384)
-    q, kv, _ = problem(forest, spec, torch.bfloat16)
+    q, kv, _ = problem(forest, spec)
     expected, expected_lse = masked_attention(
         q, kv, spec, draft_table(parents, page_size, 384), parents
     )
@@ -111,7 +93,7 @@ def test_draft_trees_agree_with_a_dense_mask(name: str, page_size: int) -> None:
 
 def test_plans_of_its_tiles_go_to_gluon_unasked_unless_a_copy_would_not_fit() -> None:
     forest, spec = ragged(16, 1), SPECS["gqa"]
-    q, kv, _ = problem(forest, spec, torch.bfloat16)
+    q, kv, _ = problem(forest, spec)
     plan = make_plan(forest, spec, CARD)
     expected = attend(q, kv, plan, backend="gluon")[0]
     assert torch.equal(attend(q, kv, plan)[0], expected)
@@ -130,7 +112,7 @@ def test_a_plan_made_on_the_device_is_run() -> None:
     table[:, :30] = table[0, :30]
     lens = np.arange(481, 481 + 40 * 11, 11)
     forest = Forest.from_page_table(table, lens, 16)
-    q, kv, _ = problem(forest, spec, torch.bfloat16)
+    q, kv, _ = problem(forest, spec)
     cost = CostModel(spec=spec, device=CARD, itemsize=2)
     plan = DevicePlan(spec, CARD, 16, DeviceCapacity.of_batch(*table.shape, cost))
     lens_there = torch.tensor(lens, dtype=torch.int32, device="cuda")
@@ -143,7 +125,7 @@ def test_a_plan_made_on_the_device_is_run() -> None:
 
 def test_the_same_plan_twice_gives_the_same_bits() -> None:
     forest, spec = forest_from_text("1,8,128|200,300,40", shuffle_seed=0), SPECS["gqa"]
-    q, kv, _ = problem(forest, spec, torch.bfloat16)
+    q, kv, _ = problem(forest, spec)
     plan = make_plan(forest, spec, CARD)
     first = [tensor.clone() for tensor in attend(q, kv, plan, backend="gluon")]
     for _ in range(20):
@@ -152,34 +134,10 @@ def test_the_same_plan_twice_gives_the_same_bits() -> None:
 
 
 def test_a_captured_graph_serves_growing_leaves() -> None:
-    spec = SPECS["gqa"]
-    capacity = PlanCapacity(
-        num_tiles=400,
-        num_segments=900,
-        num_queries=8,
-        num_query_rows=500,
-        num_partials=600,
-        num_pages=900,
-    )
-    table = np.arange(8 * 160, dtype=np.int32).reshape(8, 160)
-    lens = np.array([1, 64, 200, 333, 1000, 2000, 2500, 0])
-    kv = torch.randn(2, 1280, 16, 8, 128, device="cuda").bfloat16().unbind()
-    q = torch.randn(8, 32, 128, device="cuda").bfloat16()
-    plan = make_plan(Forest.from_page_table(table, lens, 16), spec, CARD, capacity)
-    attend(q, kv, plan)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out, lse = attend(q, kv, plan)
+    kv = torch.randn(2, 1280, 16, 8, 128, device="cuda").bfloat16()
+    steps, lens = [], np.array(GROWING_LENS)
     for step in range(40):
         lens = np.where(lens > 0, lens + 1, 0)
         lens[step % 6] = 1 if step % 10 == 0 else lens[step % 6]
-        forest = Forest.from_page_table(table, lens, 16)
-        plan.update(forest)
-        out.fill_(torch.nan)
-        graph.replay()
-        fresh = make_plan(forest, spec, CARD)
-        expected, expected_lse = attend(q, kv, fresh, backend="reference")
-        assert (out[-1] == 0).all()
-        assert (out[:-1] - expected[:-1]).float().norm() < 5e-3 * expected[:-1].float().norm()
-        assert (lse[:-1] - expected_lse[:-1]).norm() < 1e-4 * expected_lse[:-1].norm()
+        steps.append(lens)
+    assert_graph_serves(steps, SPECS["gqa"], CARD, (kv[0], kv[1]), page_size=16)

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from bough.attend import attend
-from bough.device import Device
-from bough.kernels.gluon.grouped.config import TILE_HEIGHTS, block_shape, refusal, tiled
+from bough.device import PAIRED_TILING, Device
+from bough.kernels.gluon.grouped.config import TILE_HEIGHTS, block_shape, refusal
 from bough.plan import make_plan
 from bough.spec import AttentionSpec
 from bough.workloads import forest_from_text
 from tests.forests import assert_covers_everything_once, random_problem
 
-CARD = tiled(replace(Device.named("h100"), torch_device="cpu"))
+CARD = replace(Device.named("h100"), torch_device="cpu", paired_tiling=PAIRED_TILING)
 GQA = AttentionSpec.gqa(8, 4, 64)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
-from bough.device import PAIRED_DIMS, PAIRED_TILING, Device
+from bough.device import PAIRED_DIMS, PAIRED_TILING
 from bough.spec import AttentionSpec
 
 # Query rows of the tiles that the kernel is written for.
@@ -34,15 +33,6 @@ class BlockShape(NamedTuple):
     CONSUMER_REGISTERS: int
     PRODUCER_REGISTERS: int
     ENTRY_REGISTERS: int
-
-
-def tiled(device: Device) -> Device:
-    """Describe a Hopper card by the tiles of this kernel; it runs the plans that are made so.
-
-    Args:
-        device: the card as other kernels' plans see it.
-    """
-    return replace(device, paired_tiling=PAIRED_TILING)
 
 
 def refusal(spec: AttentionSpec, dtype: torch.dtype, capability: tuple[int, int]) -> str | None:

@@ -42,6 +42,8 @@ class Device:
         torch_device: where its tensors live, as torch writes it (`cpu`, `cuda:0`).
         num_workers: tiles that run side by side (streaming multiprocessors of a GPU).
         bandwidth: bytes per second from memory, all workers together.
+        worker_bandwidth: bytes per second from memory that one worker reads where others leave it
+            the bandwidth.
         cache_bandwidth: bytes per second from the cache that all workers share; of tiles that
             read the same tokens side by side, all but one read them there.
         matmul_rate: FLOP per second of dense products, all workers together.
@@ -67,6 +69,7 @@ class Device:
     torch_device: str
     num_workers: int
     bandwidth: float
+    worker_bandwidth: float
     cache_bandwidth: float
     matmul_rate: float
     score_rate: float
@@ -124,6 +127,7 @@ CPU = Device(
     torch_device="cpu",
     num_workers=1,
     bandwidth=6e9,
+    worker_bandwidth=6e9,
     cache_bandwidth=6e9,
     matmul_rate=90e9,
     score_rate=0.5e9,

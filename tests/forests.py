@@ -47,6 +47,7 @@ def devices(draw: st.DrawFn) -> Device:
         torch_device="cpu",
         num_workers=draw(st.sampled_from([1, 2, 5, 132])),
         bandwidth=draw(st.sampled_from([1e9, 3e12])),
+        worker_bandwidth=draw(st.sampled_from([2e9, 6e10, 3e12])),
         cache_bandwidth=draw(st.sampled_from([1e9, 6e12])),
         matmul_rate=draw(st.sampled_from([1e10, 6e14])),
         score_rate=draw(st.sampled_from([1e8, 4e12])),

@@ -1,8 +1,9 @@
 """`bough calibrate`: the rates and fixed costs of this machine, from its own kernels' times.
 
-The copy bandwidth is measured as such. All other numbers of a `Device` are fitted: small forests,
-each of which leans on one of them (tall tiles, short tiles, partials, a merge and nothing else),
-are planned, timed and compared with what the cost model expects of the very same schedules.
+The copy bandwidth is measured as such, and so is what one worker reads: by a few long leaves, on so
+few workers that each gets all it can take. All other numbers of a `Device` are fitted: small
+forests, each of which leans on one of them (tall tiles, short tiles, partials, a merge and nothing
+else), are planned, timed and compared with what the cost model expects of the very same schedules.
 Twice, because better numbers make other plans.
 """
 
@@ -30,6 +31,7 @@ from bough.bench.timing import time_alone
 from bough.device import Device
 from bough.plan import Plan, make_plan
 from bough.plan.assign import assign
+from bough.plan.cost import CostModel
 from bough.plan.divide import merge_seconds
 from bough.plan.schedule import Schedule
 
@@ -37,11 +39,14 @@ from bough.plan.schedule import Schedule
 PROBES = {
     "bandwidth": ("32|8192", "256|2048", "1,4|32768,4096"),
     "tall tiles": ("1,16|65536,16", "1,32|32768,16", "1,64|32768,16", "1,256|16384,16"),
+    "roots beside leaves": ("1,64|65536,1024", "1,512|4096,128"),
     "dense roots": ("1,512|4096,16", "1,1024|2048,16", "1,256|8192,16 spec=mha:32:128"),
     "short tiles": ("1024|16", "1024|64", "512|128", "1,512|64,32", "1,8,512|32,256,64"),
     "partials": ("1,256|2048,128", "1,4,16,256|512,256,128,32", "1,2,4,8,16,32|512"),
     "merging": ("1|1024", "1|4096", "2|8192", "1,8|4000,16", "8|512"),
 }
+# Long leaves, one item each: what a worker reads where it has all the bandwidth it can take.
+READERS = "4|32768 spec=gqa:32:8:128"
 # Numbers of a `Device` that are fitted, where it has them.
 FITTED = (
     "matmul_rate",
@@ -93,7 +98,7 @@ class Calibration:
     @property
     def rates(self) -> dict[str, Any]:
         """The fields that were measured."""
-        names = ("num_workers", "bandwidth", *fitted_names(self.device))
+        names = ("num_workers", "bandwidth", "worker_bandwidth", *fitted_names(self.device))
         return {name: getattr(self.device, name) for name in names}
 
     @property
@@ -150,6 +155,7 @@ def calibrate(setup: Setup) -> Calibration:
     clock = clocks_for(device.torch_device).main
     copied = measure_rates(device.torch_device, setup.dtype, clock)
     found = replace(device, bandwidth=copied.bandwidth)
+    found = replace(found, worker_bandwidth=_worker_bandwidth(replace(setup, device=found)))
     timed: list[TimedProbe] = []
     for _ in range(_ROUNDS):
         latest = _time_probes(replace(setup, device=found))
@@ -183,10 +189,13 @@ def expected_seconds(plan: Plan, device: Device) -> float:
     splits = cost.num_head_splits
     length = (schedule.segment_stop - schedule.segment_begin).astype(np.int64)
     tokens = np.add.reduceat(length, schedule.tile_segment_indptr[:-1])
-    rate = cost.rate(schedule.tile_num_queries, _readers(schedule))
-    seconds = device.tile_seconds + rate * schedule.tile_num_heads / splits * tokens
-    of_items = seconds[schedule.items // splits]
-    makespan = assign(-np.sort(-of_items), cost.num_workers).makespan
+    per_token = cost.per_token(schedule.tile_num_queries, _readers(schedule))
+    factor = per_token.reading_factor(tokens, cost.least_reading_factor)
+    of_tile = tokens * schedule.tile_num_heads / splits
+    seconds = device.tile_seconds + per_token.seconds(factor) * of_tile
+    tile = schedule.items // splits
+    reading = (per_token.reading * of_tile)[tile] if factor < 1 else None
+    makespan = assign(seconds[tile], cost.num_workers, reading).makespan
     return makespan + float(merge_seconds(np.asarray(schedule.num_partials), cost))
 
 
@@ -207,6 +216,22 @@ def _time_probes(setup: Setup) -> list[TimedProbe]:
             plan, seconds = _time_plan(problem)
             timed.append(TimedProbe(kind=kind, case=case, plan=plan, seconds=seconds))
     return timed
+
+
+def with_few_workers(setup: Setup, num_requests: int) -> Setup:
+    """Leave a device as many workers as requests of one query have items, so that none is cut."""
+    cost = CostModel(spec=setup.spec, device=setup.device, itemsize=setup.itemsize)
+    num_items = num_requests * cost.num_head_splits // cost.least_heads
+    return replace(setup, device=replace(setup.device, num_workers=num_items))
+
+
+def _worker_bandwidth(setup: Setup) -> float:
+    """Bytes per second of each worker where few read at once."""
+    problem = make_problem(replace(Case.parse(READERS), is_shuffled=True), setup)
+    few = with_few_workers(problem.setup, problem.forest.num_requests)
+    plan, seconds = _time_plan(replace(problem, setup=few))
+    reading = len(plan.schedule.items) * (seconds - setup.device.tile_seconds)
+    return problem.kv_bytes / reading
 
 
 def _time_plan(problem: Problem) -> tuple[Plan, float]:

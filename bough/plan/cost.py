@@ -8,16 +8,19 @@ and t tokens:
     scores(r, t) = r x t x h
     flops(r, t) = 2 x scores(r, t) x (qk_dim + v_dim)
     products(r, t) = flops(r, t) / matmul rate + scores(r, t) / score rate
-    reading(t) = max(bytes(t) / (tiles that read them x worker bandwidth),
-                     bytes(t) / worker's bandwidth from the cache)
+    reading(t) = max(s x bytes(t) / (tiles that read them x worker bandwidth),
+                     bytes(t) / worker's bandwidth from the cache, where several tiles read them)
     C(r, t) = tile_seconds + max(reading(t), products(r, t))
 
 or the sum of the two where a device reads and computes in turn. Tiles that hold other queries of
 the same node read its tokens side by side: from memory once, and each from the cache.
 The worker rates are the device's, divided by its workers: C is in worker-seconds, and a schedule
-whose workers are evenly loaded takes sum(C) / num_workers. Where one query's rows fill several
-workers, these count as one, and all but the first read the tokens from the cache. A query that is
-cut into several tiles leaves a partial in fp32 for each of them, written once and read once:
+whose workers are evenly loaded takes sum(C) / num_workers. At s = 1 each worker has an even share
+of the memory's bandwidth. Beside workers that compute it has more: `reading_factor` finds the
+least s at which all memory is read in time, down to what one worker can read alone. Where one
+query's rows fill several workers, these count as one, and all but the first read the tokens from
+the cache. A query that is cut into several tiles leaves a partial in fp32 for each of them, written
+once and read once:
 
     P(n) = n x (partial_seconds + 2 x 4 x num_q_heads x (v_dim + 1) / worker bandwidth)
 
@@ -33,6 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bough.device import PAIRED_DIMS, PAIRED_TILING, Device, Tiling
+from bough.plan.token_cost import TokenCost
 from bough.spec import AttentionSpec
 from bough.tree_order import Index
 
@@ -109,6 +113,12 @@ class CostModel:
         return self.device.tile_seconds * self.num_head_splits
 
     @cached_property
+    def least_reading_factor(self) -> float:
+        """What a worker that reads alone takes of what it takes at an even share of bandwidth."""
+        device = self.device
+        return min(1.0, device.bandwidth / (device.num_workers * device.worker_bandwidth))
+
+    @cached_property
     def _per_token(self) -> float:
         # Each head split reads the shared rotary key of tied specs on its own.
         itemsize = max(self.itemsize, self.device.min_itemsize)
@@ -133,21 +143,32 @@ class CostModel:
         rows = num_queries * self.spec.group_size
         return np.minimum(np.searchsorted(heights, rows), len(heights) - 1)
 
+    def per_token(self, num_queries: Counts, num_readers: Counts) -> TokenCost:
+        """Cost of one more KV token for classes of tiles, fixed cost apart.
+
+        Args:
+            num_queries: [num_classes] queries of a tile.
+            num_readers: [num_classes] tiles that read the same tokens, this one counted.
+        """
+        quantum = self.device.row_quantum
+        rows = num_queries * self.spec.group_size
+        padded = -(-rows // quantum) * quantum / self.spec.group_size
+        has_others = num_readers * self.workers_per_item > 1
+        return TokenCost(
+            reading=self._per_token / num_readers,
+            cached=np.where(has_others, self._from_cache, 0.0),
+            products=padded * self._per_pair,
+            is_overlapped=self.device.is_overlapped,
+        )
+
     def rate(self, num_queries: Counts, num_readers: Counts | int = 1) -> Seconds:
-        """Cost of one more KV token for each count of queries, fixed cost apart.
+        """Cost of one more KV token for each count of queries, at an even share of the bandwidth.
 
         Args:
             num_queries: queries of a tile.
             num_readers: tiles that read the same tokens, this one counted.
         """
-        quantum = self.device.row_quantum
-        rows = num_queries * self.spec.group_size
-        padded = -(-rows // quantum) * quantum / self.spec.group_size
-        products = padded * self._per_pair
-        reading = np.maximum(self._per_token / num_readers, self._from_cache)
-        if self.device.is_overlapped:
-            return np.maximum(reading, products)
-        return reading + products
+        return self.per_token(num_queries, np.asarray(num_readers)).seconds()
 
     def line(self, num_queries: Counts) -> tuple[Seconds, Seconds]:
         """Cost of work before it is divided: full tiles of queries, then one with the rest.

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bough.plan.assign import reading_end
 from bough.plan.block import Blocks
 from bough.plan.cost import CostModel
 from bough.plan.items import falling
@@ -18,7 +19,7 @@ Seconds = npt.NDArray[np.float64]
 
 # Largest tile allowed, as a multiple of the lower bound on the makespan: first alone, then all.
 # The first leaves blocks whole that cutting would not shorten by as much as their partials cost.
-_LIMITS = np.array([1.05, 1.0, 1.1, 0.52, 1.25, 0.35, 0.8, 0.26, 0.65, 1.4])
+_LIMITS = np.array([1.05, 1.0, 1.1, 0.54, 1.25, 0.35, 0.8, 0.26, 0.65, 1.4])
 # How close to the bound a makespan must come to be taken without trying other limits: where
 # workers have few items each, and where they have many.
 _GOOD_ENOUGH = 1.06
@@ -52,10 +53,13 @@ class _Items(NamedTuple):
 
     Attributes:
         seconds: [n] what items take.
+        reading: [n] seconds that they read memory at an even share of its bandwidth; None where no
+            item reads faster.
         num: [n] how many take that.
     """
 
     seconds: Seconds
+    reading: Seconds | None
     num: Index
 
 
@@ -89,7 +93,8 @@ def lower_bound(work: Work, cost: CostModel) -> float:
     By bisection (CoDec, arXiv 2505.17694, section 5): with T seconds a worker, block b needs
     `ceil(variable_b / (T - tile_seconds))` tiles, each of its items with a fixed cost, and
     their sum must fit into `num_workers x T`. One quantum of KV tokens cannot be divided.
-    Rounding no quotient up, and each by one, bounds the answer from below and from above.
+    Rounding no quotient up, and each by one, bounds the answer from below and from above. The sum
+    is never below what reading all memory takes (`TokenCost.reading_factor`).
 
     Args:
         work: one block at least.
@@ -157,13 +162,22 @@ def _is_good_enough(
 def _falling(num_tiles: Index, tile_tokens: Index, work: Work, cost: CostModel) -> list[_Items]:
     """List the items of each limit."""
     divided = np.flatnonzero((num_tiles > 1).any(axis=0))
-    rest, rate = work.num_tokens - (num_tiles - 1) * tile_tokens, work.rate
-    seconds = np.concatenate((rest * rate, tile_tokens[:, divided] * rate[divided]), axis=1)
-    seconds += cost.device.tile_seconds
+    rest = work.num_tokens - (num_tiles - 1) * tile_tokens
+
+    def of_all(rate: Seconds) -> Seconds:
+        return np.concatenate((rest * rate, tile_tokens[:, divided] * rate[divided]), axis=1)
+
+    seconds = of_all(work.rate) + cost.device.tile_seconds
+    reading = of_all(work.reading) if work.is_mixed else None
     counts = np.concatenate((np.ones_like(num_tiles), num_tiles[:, divided] - 1), axis=1)
     counts *= np.concatenate((work.num_items, work.num_items[divided]))
     orders = enumerate(falling(seconds))
-    return [_Items(seconds[at, order], counts[at, order]) for at, order in orders]
+    return [
+        _Items(
+            seconds[at, order], None if reading is None else reading[at, order], counts[at, order]
+        )
+        for at, order in orders
+    ]
 
 
 def _best(items: list[_Items], merging: Seconds, cost: CostModel) -> int:
@@ -179,9 +193,14 @@ def _best(items: list[_Items], merging: Seconds, cost: CostModel) -> int:
 
 def _makespan(items: _Items, cost: CostModel) -> float:
     """Deal items to workers where they have few each; else trust the bound."""
-    if items.num.sum() > FEW_ITEMS * cost.num_workers:
+    workers = cost.num_workers
+    if items.num.sum() > FEW_ITEMS * workers:
         return _least_makespan(items, cost)
-    return _dealt(items.seconds.repeat(items.num), cost.num_workers)
+    starts, makespan = _dealt(items.seconds.repeat(items.num), workers)
+    if items.reading is None:
+        return makespan
+    # Items that all read at once read no faster than their even share, whatever others left them.
+    return max(makespan, reading_end(starts, items.reading.repeat(items.num), workers))
 
 
 def _least_makespan(items: _Items, cost: CostModel) -> float:
@@ -198,12 +217,14 @@ def _least_makespan(items: _Items, cost: CostModel) -> float:
     return max(stacked, float(items.seconds @ items.num) / workers)
 
 
-def _dealt(seconds: Seconds, num_workers: int) -> float:
-    """Return when all are done if each item goes to the worker that is free first."""
+def _dealt(seconds: Seconds, num_workers: int) -> tuple[Seconds, float]:
+    """Return when each starts on the worker that is free first, and when all are done."""
     free = seconds[:num_workers][::-1].tolist()
-    for taken in seconds[num_workers:].tolist():
-        heapq.heapreplace(free, free[0] + taken)
-    return max(free)
+    starts = np.zeros_like(seconds)
+    starts[num_workers:] = [
+        heapq.heapreplace(free, free[0] + taken) for taken in seconds[num_workers:].tolist()
+    ]
+    return starts, max(free)
 
 
 def _merge_seconds(num_tiles: Index, blocks: Blocks, num_queries: int, cost: CostModel) -> Seconds:

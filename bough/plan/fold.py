@@ -42,7 +42,9 @@ def fold(forest: Forest, cost: CostModel) -> Tasks:
         keep = C(queries below, above + own) + P(queries below) + sum C(child's queries, child)
         fold = sum C(child's queries, above + own + child) + C(queries ending here, above + own)
 
-    where `above` is what was folded into the node already. Reading everything apart is the
+    where `above` is what was folded into the node already. All read at an even share of the
+    bandwidth: how much more a tile gets beside others depends on all of them, while a byte that is
+    read again costs the memory the same. Reading everything apart is the
     choice that folds every node, so sharing is never predicted to cost more than not sharing.
     """
     _, begin, end = forest.subtree

@@ -48,6 +48,8 @@ class Schedule:
         items: [num_items] all items by falling cost.
         item_seconds: [num_items] expected cost of each item.
         tile_seconds: [num_tiles] expected cost of each tile on one head split.
+        tile_reading: [num_tiles] seconds that an item of each tile reads memory at an even share of
+            its bandwidth; None where no item reads faster.
         num_workers: workers that run side by side.
         num_head_splits: tiles that share one row of the tables.
         num_partials: partials in all.
@@ -70,6 +72,7 @@ class Schedule:
     items: Index
     item_seconds: Seconds
     tile_seconds: Seconds
+    tile_reading: Seconds | None
     num_workers: int
     num_head_splits: int
     num_partials: int
@@ -92,7 +95,14 @@ class Schedule:
     @cached_property
     def assignment(self) -> Assignment:
         """Items dealt to workers by falling cost, each to whoever is free first."""
-        return assign(self.item_seconds, self.num_workers)
+        return assign(self.item_seconds, self.num_workers, self.item_reading)
+
+    @property
+    def item_reading(self) -> Seconds | None:
+        """[num_items] seconds as in `tile_reading`."""
+        if self.tile_reading is None:
+            return None
+        return self.tile_reading[self.items // self.num_head_splits]
 
     @property
     def worker_indptr(self) -> Index:
@@ -127,8 +137,11 @@ def make_schedule(forest: Forest, cost: CostModel) -> Schedule:
     workers = cost.num_workers
     if workers == 1 or not is_shared or len(schedule.items) > FEW_ITEMS * workers:
         return schedule
-    # Dealt as they stand, items end a longest one after their even share at the latest.
-    items = schedule.item_seconds
+    # Dealt as they stand, items end a longest one after their even share at the latest, even if
+    # none reads faster than its share of the bandwidth.
+    items, reading = schedule.item_seconds, schedule.item_reading
+    if reading is not None:
+        items = np.maximum(items, reading)
     latest = float(items.sum()) / workers + float(items.max()) + schedule.merge_seconds
     if seconds_apart(forest, cost) / workers >= latest:
         return schedule
@@ -154,9 +167,10 @@ def _lay_out(
     segments = find_segments(forest, tasks, blocks.task[block], start, stop)
     partials = number_partials(forest.num_queries, blocks, num_tiles)
     num_queries = blocks.num_queries[block]
-    item_seconds = cost.device.tile_seconds + division.work.rate[block] * (stop - start)
-    num_heads = division.work.num_heads[block]
-    items = list_items(num_heads, item_seconds, cost.num_head_splits)
+    work, splits = division.work, cost.num_head_splits
+    item_seconds = cost.device.tile_seconds + work.rate[block] * (stop - start)
+    num_heads = work.num_heads[block]
+    items = list_items(num_heads, item_seconds, splits)
     return Schedule(
         tile_segment_indptr=_indptr(segments.num),
         segment_node=segments.node,
@@ -173,8 +187,9 @@ def _lay_out(
         items=items.item,
         item_seconds=items.seconds,
         tile_seconds=item_seconds / num_heads,
+        tile_reading=work.reading[block] * (stop - start) if work.is_mixed else None,
         num_workers=cost.num_workers,
-        num_head_splits=cost.num_head_splits,
+        num_head_splits=splits,
         num_partials=partials.num,
         merge_seconds=float(merge_seconds(np.asarray(len(partials.indices)), cost)),
         lower_bound=division.lower_bound,

@@ -1,4 +1,8 @@
-"""What blocks cost by item: a tile on one stored head, or on several where it is soon over."""
+"""What blocks cost by item: a tile on one stored head, or on several where it is soon over.
+
+Joined are heads by what they take at an even share of the bandwidth; what items then take counts
+that those which compute leave theirs to those which read.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +30,16 @@ class Work(NamedTuple):
         num_heads: [num_blocks] head splits that an item covers.
         num_items: [num_blocks] items of each tile.
         rate: [num_blocks] seconds per KV token of an item.
+        reading: [num_blocks] those of reading memory at an even share of its bandwidth.
+        is_mixed: whether some items read faster than that, beside others that compute.
     """
 
     num_tokens: Index
     num_heads: Index
     num_items: Index
     rate: Seconds
+    reading: Seconds
+    is_mixed: bool
 
 
 def measure_work(blocks: Blocks, cost: CostModel) -> Work:
@@ -48,8 +56,10 @@ def measure_work(blocks: Blocks, cost: CostModel) -> Work:
     readers = np.bincount(blocks.task)[blocks.task]
     most = int(readers.max(initial=0)) + 1
     found, at = distinct(blocks.num_queries * most + readers)
-    rate = (cost.rate(found // most, found % most) / splits)[at]
-    tile_class = cost.tile_class(found // most)[at]
+    queries = found // most
+    per_token = cost.per_token(queries, found % most)
+    rate = (per_token.seconds() / splits)[at]
+    tile_class = cost.tile_class(queries)[at]
     heads = np.ones_like(num_tokens)
     heads[tile_class < len(cost.tile_heights) - 1] = cost.least_heads
     if cost.tiling.joined_seconds > 0:
@@ -60,4 +70,9 @@ def measure_work(blocks: Blocks, cost: CostModel) -> Work:
         while splits % num == 0:
             heads[seconds * num <= longest] = num
             num *= 2
-    return Work(num_tokens, heads, splits // heads, rate * heads)
+    tokens = np.bincount(at, num_tokens, len(found))
+    factor = per_token.reading_factor(tokens, cost.least_reading_factor)
+    if factor < 1:
+        rate = (per_token.seconds(factor) / splits)[at]
+    reading = (per_token.reading / splits)[at] * heads
+    return Work(num_tokens, heads, splits // heads, rate * heads, reading, factor < 1)

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from bough.bench.calibrate import (
     PROBES,
+    READERS,
     Calibration,
     Probe,
     TimedProbe,
@@ -15,9 +17,11 @@ from bough.bench.calibrate import (
     expected_seconds,
     fit_device,
     fitted_names,
+    with_few_workers,
 )
 from bough.bench.cases import Case
-from bough.device import Device
+from bough.bench.problem import Setup
+from bough.device import PAIRED_TILING, Device, Tiling
 from bough.plan import make_plan
 from bough.spec import AttentionSpec
 from bough.workloads import forest_from_text
@@ -39,7 +43,7 @@ def test_the_same_schedule_takes_longer_on_a_slower_device() -> None:
 
 
 def test_every_probe_is_a_small_forest() -> None:
-    for texts in PROBES.values():
+    for texts in (*PROBES.values(), (READERS,)):
         for text in texts:
             case = Case.parse(text)
             tokens = case.forest(16).num_unique_tokens
@@ -74,8 +78,25 @@ def test_what_was_found_says_how_far_it_is_off(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / "rates.json").read_text(encoding="utf-8"))
     assert facts["gpu"] == "some GPU"
     assert facts["rates"]["tile_seconds"] == 3e-6
-    assert set(facts["rates"]) == {"num_workers", "bandwidth", *fitted_names(H100)}
+    assert set(facts["rates"]) == {
+        "num_workers",
+        "bandwidth",
+        "worker_bandwidth",
+        *fitted_names(H100),
+    }
     assert len(facts["probes"]) == 2
+
+
+@pytest.mark.parametrize("tiling", [None, PAIRED_TILING])
+def test_workers_that_read_alone_have_a_long_leaf_each(tiling: Tiling | None) -> None:
+    device = replace(H100, torch_device="cpu", paired_tiling=tiling)
+    case = Case.parse(READERS)
+    setup = Setup(spec=AttentionSpec.parse(case.spec), device=device, dtype=torch.bfloat16)
+    forest = case.forest(setup.page_size)
+    few = with_few_workers(setup, forest.num_requests)
+    schedule = make_plan(forest, few.spec, few.device, itemsize=2).schedule
+    assert len(schedule.items) == few.device.num_workers <= H100.num_workers / 4
+    assert schedule.num_partials == 0
 
 
 @pytest.mark.gpu
@@ -85,3 +106,5 @@ def test_a_gpu_is_measured() -> None:
     found = calibrate(read_setup("cuda", "gqa:32:8:128", "bfloat16", 16))
     assert found.mean_error < 0.3
     assert 1e11 < found.device.bandwidth < 2e13
+    share = found.device.bandwidth / found.device.num_workers
+    assert share < found.device.worker_bandwidth < 10 * share

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 
-from bough.device import Device
+from bough.device import PAIRED_TILING, Device
 from bough.forest import Forest
 from bough.plan import make_plan
-from bough.plan.assign import assign
+from bough.plan.assign import assign, reading_end
 from bough.plan.cost import CostModel
 from bough.plan.fold import fold
 from bough.plan.schedule import make_schedule
@@ -21,6 +21,7 @@ from tests.forests import forests
 
 GQA = AttentionSpec.gqa(32, 8, 128)
 H100 = Device.named("h100")
+PAIRED = replace(H100, paired_tiling=PAIRED_TILING)
 
 
 def cost_on(device: Device, spec: AttentionSpec = GQA) -> CostModel:
@@ -42,6 +43,8 @@ def test_makespan_is_near_the_lower_bound_on_named_workloads(suite: str) -> None
         for spec in HEADS[suite]:
             schedule = make_schedule(forest, cost_on(H100, AttentionSpec.parse(spec)))
             assert schedule.lower_bound <= schedule.makespan, (text, spec)
+            read = AttentionSpec.parse(spec).kv_bytes(forest.num_unique_tokens, 2)
+            assert schedule.lower_bound >= read / H100.bandwidth * (1 - 1e-9), (text, spec)
             # Beyond that only where finer tiles would cost more in merging than they save.
             near = 1.3 * schedule.lower_bound + 0.5 * schedule.merge_seconds
             assert schedule.makespan <= near, (text, spec)
@@ -52,6 +55,39 @@ def test_the_lower_bound_counts_the_fixed_cost_of_the_tiles_it_needs() -> None:
     work = 66000 * GQA.kv_bytes(1, 2) / H100.bandwidth
     assert schedule.lower_bound >= (work + H100.tile_seconds) * 0.995
     assert schedule.lower_bound <= work + 3 * H100.tile_seconds
+
+
+@pytest.mark.parametrize("text", ["256|1024", "1,2,4,8,16,32|1024", "1,8|4096,512"])
+def test_what_waits_for_memory_alone_is_planned_for_even_shares(text: str) -> None:
+    even = replace(PAIRED, worker_bandwidth=H100.bandwidth / H100.num_workers)
+    first, second = (
+        make_schedule(forest_from_text(text), cost_on(device)) for device in (PAIRED, even)
+    )
+    for name, array in vars(first).items():
+        assert np.array_equal(array, getattr(second, name)), name
+
+
+def test_leaves_read_the_bandwidth_that_a_root_leaves_them() -> None:
+    forest = forest_from_text("1,64|120000,2048")
+    even = replace(PAIRED, worker_bandwidth=H100.bandwidth / H100.num_workers)
+    found, former = (make_schedule(forest, cost_on(device)) for device in (PAIRED, even))
+    assert found.seconds < 0.85 * former.seconds
+    of_root = [
+        np.count_nonzero(schedule.tile_num_queries[schedule.items // 8] > 1)
+        for schedule in (found, former)
+    ]
+    assert of_root[0] > of_root[1]
+    leaf = former.tile_num_queries == 1
+    assert (former.tile_seconds[leaf] > 2 * found.tile_seconds[found.tile_num_queries == 1]).all()
+
+
+def test_items_that_all_read_at_the_end_share_the_bandwidth() -> None:
+    start = np.array([0.0, 0.0, 5.0, 5.0, 5.0, 5.0])
+    reading = np.array([1.0, 1.0, 4.0, 4.0, 4.0, 4.0])
+    assert reading_end(start, reading, 2) == 5.0 + 16 / 2
+    seconds = np.array([5.0, 5.0, 1.0, 1.0, 1.0, 1.0])
+    assert assign(seconds, 2).makespan == 7.0
+    assert assign(seconds, 2, reading).makespan == 13.0
 
 
 def test_a_long_shared_node_is_read_once_and_a_tiny_one_is_folded() -> None:

@@ -37,7 +37,8 @@ class DevicePlan:
     CUDA graph can hold it together with the attention that it serves. Rows have one query each.
 
     It makes simpler choices than `make_plan`: whether a node is folded depends on that node alone,
-    and one bound on the seconds of a tile is tried.
+    one bound on the seconds of a tile is tried, and every tile reads at an even share of the
+    bandwidth, also beside tiles that compute.
 
     Args:
         spec: the attention variant.

@@ -1,4 +1,4 @@
-"""The kernel: a producer and two consumers in each program, which claim the plan's items."""
+"""The kernel: a scout, a producer and two consumers in each program."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared
 
 from bough.kernels.gluon.barriers import new_barriers
-from bough.kernels.gluon.grouped.claim import NUM_CLAIMS, NUM_FIELDS, end_item, next_item
+from bough.kernels.gluon.grouped.claim import end_item, new_claims, next_item
 from bough.kernels.gluon.grouped.load import load_items
-from bough.kernels.gluon.grouped.shared import Claims, Shared
+from bough.kernels.gluon.grouped.load_queries import NUM_WARPS
+from bough.kernels.gluon.grouped.scout import scout_items
+from bough.kernels.gluon.grouped.shared import Shared
 from bough.kernels.gluon.grouped.tall import attend_rows
 from bough.kernels.gluon.grouped.thin import attend_columns
 from bough.kernels.gluon.grouped.tile import (
     BLOCK_BITS,
     FEW_ROWS,
     MANY_ROWS,
-    count_blocks,
     key_columns,
 )
 
@@ -41,25 +42,24 @@ def attend_grouped(
     COLUMNS: gl.constexpr = gl.NVMMASharedLayout(
         swizzle_byte_width=2 * FEW_ROWS, element_bitwidth=16, rank=2
     )
-    NUMBER: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     # Each consumer has two query tiles: one that it reads, one that is copied.
     QK_DIM: gl.constexpr = SHAPE.NOPE_DIM + SHAPE.ROPE_DIM
     q_tiles = gl.allocate_shared_memory(dtype, [4, MANY_ROWS, QK_DIM], ROWS)
     k_blocks = gl.allocate_shared_memory(dtype, [NUM_STAGES, KV, key_columns(SHAPE)], ROWS)
     v_blocks = gl.allocate_shared_memory(dtype, [NUM_STAGES, KV, SHAPE.V_DIM], ROWS)
     weights = gl.allocate_shared_memory(dtype, [2, KV, FEW_ROWS], COLUMNS)
-    numbers = gl.allocate_shared_memory(gl.int32, [NUM_CLAIMS * NUM_FIELDS, 1], NUMBER)
     # Every thread of the producer tells of its own copies.
+    NUM_LOADERS: gl.constexpr = 32 * NUM_WARPS
     shared = Shared(
-        claims=Claims(numbers, new_barriers(NUM_CLAIMS, 1), new_barriers(NUM_CLAIMS, 2)),
+        claims=new_claims(),
         q_tiles=q_tiles,
-        q_full=new_barriers(4, 128),
+        q_full=new_barriers(4, NUM_LOADERS),
         q_empty=new_barriers(4, 1),
         k_blocks=k_blocks,
-        k_full=new_barriers(NUM_STAGES, 128),
+        k_full=new_barriers(NUM_STAGES, NUM_LOADERS),
         k_empty=new_barriers(NUM_STAGES, 2),
         v_blocks=v_blocks,
-        v_full=new_barriers(NUM_STAGES, 128),
+        v_full=new_barriers(NUM_STAGES, NUM_LOADERS),
         v_empty=new_barriers(NUM_STAGES, 2),
     )
     fence_async_shared()
@@ -69,26 +69,26 @@ def attend_grouped(
             (_attend_items, (0, outer, weights.index(0), SHAPE, BLOCK)),
             (_attend_items, (1, outer, weights.index(1), SHAPE, BLOCK)),
             (load_items, (queries, key, value, tables, shared, SHAPE, BLOCK)),
+            (scout_items, (tables, shared, SHAPE, BLOCK)),
         ],
-        [4, 4],
-        [BLOCK.CONSUMER_REGISTERS, BLOCK.PRODUCER_REGISTERS],
+        [4, NUM_WARPS, 1],
+        [BLOCK.CONSUMER_REGISTERS, BLOCK.PRODUCER_REGISTERS, BLOCK.SCOUT_REGISTERS],
     )
 
 
 @gluon.jit
 def _attend_items(GROUP: gl.constexpr, outer, weights, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
-    """One consumer: its part of every item that the producer claims."""
+    """One consumer: its part of every item that the scout takes."""
     _, tables, _, _, shared = outer
     turn = 0
     tile = next_item(shared.claims, turn)
     while tile.num_rows > 0:
-        num_blocks = count_blocks(tables, tile)
         if BLOCK.HAS_FEW and tile.num_rows <= FEW_ROWS:
-            attend_columns(GROUP, outer, weights, tile, num_blocks, SHAPE, BLOCK)
+            attend_columns(GROUP, outer, weights, turn, tile, SHAPE, BLOCK)
         if BLOCK.HAS_MANY and (tile.num_rows > FEW_ROWS) & (tile.num_rows <= MANY_ROWS):
-            attend_rows(GROUP, outer, turn, tile, num_blocks, SHAPE, BLOCK, False)
+            attend_rows(GROUP, outer, turn, tile, SHAPE, BLOCK, False)
         if BLOCK.TALL_BITS > 0 and tile.num_rows > MANY_ROWS:
-            attend_rows(GROUP, outer, turn, tile, num_blocks, SHAPE, BLOCK, True)
+            attend_rows(GROUP, outer, turn, tile, SHAPE, BLOCK, True)
         end_item(shared.claims, turn)
         turn += 1
         tile = next_item(shared.claims, turn)

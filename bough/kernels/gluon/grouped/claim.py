@@ -1,50 +1,49 @@
-"""Which item a program takes next: whoever is free takes the longest that is left."""
+"""The items that a program takes, as a ring in shared memory: its scout tells, the others read."""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
-from bough.kernels.gluon.grouped.tile import Tile
+from bough.kernels.gluon.barriers import new_barriers
+from bough.kernels.gluon.grouped.tile import MOST_ROWS, Rows, Tile
 
-# Items of which consumers may lag behind the producer.
+# Items that consumers may lag behind the producer.
 NUM_CLAIMS = gl.constexpr(4)
 NUM_FIELDS = gl.constexpr(len(Tile._fields))
-ONE = gl.constexpr(gl.BlockedLayout([1], [32], [4], [0]))
+NUM_ARRAYS = gl.constexpr(len(Rows._fields))
+
+
+class Claims(NamedTuple):
+    """The ring: numbers of each item, arrays of its rows, and who may write or read them.
+
+    The producer completes `wanted` when it nears the end of an item.
+    """
+
+    numbers: Any
+    arrays: Any
+    full: Any
+    empty: Any
+    wanted: Any
 
 
 @gluon.jit
-def claim(tables):
-    """Take an item behind those that programs begin with."""
-    return gl.num_programs(0) + gl.atomic_add(tables.num_claimed, 1, sem="relaxed")
-
-
-@gluon.jit
-def reset_claims(tables):
-    """Leave the counters at nothing for the next launch, as the last program to end."""
-    done = gl.atomic_add(tables.num_claimed + 1, 1, sem="acq_rel")
-    if done == gl.num_programs(0) - 1:
-        gl.store(tables.num_claimed, 0)
-        gl.store(tables.num_claimed + 1, 0)
-
-
-@gluon.jit
-def publish(claims, turn, tile):
-    """Tell the consumers of this program its next item."""
-    slot = turn % NUM_CLAIMS
-    mbarrier.wait(claims.empty.index(slot), ((turn // NUM_CLAIMS) & 1) ^ 1)
-    for at in gl.static_range(NUM_FIELDS):
-        claims.numbers.index(slot * NUM_FIELDS + at).store(
-            gl.full([1], 0, gl.int32, ONE) + tile[at]
-        )
-    gl.thread_barrier()
-    mbarrier.arrive(claims.full.index(slot), count=1)
+def new_claims():
+    """Allocate the ring."""
+    FLAT: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    numbers = gl.allocate_shared_memory(gl.int64, [NUM_CLAIMS * NUM_FIELDS, 1], FLAT)
+    arrays = gl.allocate_shared_memory(gl.int32, [NUM_CLAIMS * NUM_ARRAYS, MOST_ROWS], FLAT)
+    # Read by two consumers and the producer.
+    full, empty = new_barriers(NUM_CLAIMS, 1), new_barriers(NUM_CLAIMS, 3)
+    return Claims(numbers, arrays, full, empty, new_barriers(1, 1))
 
 
 @gluon.jit
 def next_item(claims, turn):
-    """Wait for what the producer publishes; a tile without rows is the end."""
+    """Wait for what the scout publishes; a tile without rows is the end."""
     mbarrier.wait(claims.full.index(turn % NUM_CLAIMS), (turn // NUM_CLAIMS) & 1)
     return read_item(claims, turn)
 
@@ -55,29 +54,47 @@ def read_item(claims, turn):
     first = turn % NUM_CLAIMS * NUM_FIELDS
     return Tile(
         _read(claims, first),
-        _read(claims, first + 1),
-        _read(claims, first + 2),
-        _read(claims, first + 3),
-        _read(claims, first + 4),
-        _read(claims, first + 5),
-        _read(claims, first + 6),
-        _read(claims, first + 7),
-        _read(claims, first + 8),
-        _read(claims, first + 9),
-        _read(claims, first + 10),
-        _read(claims, first + 11),
-        _read(claims, first + 12),
-        _read(claims, first + 13),
+        _read(claims, first + 1).to(gl.int32),
+        _read(claims, first + 2).to(gl.int32),
+        _read(claims, first + 3).to(gl.int32),
+        _read(claims, first + 4).to(gl.int32),
+        _read(claims, first + 5).to(gl.int32),
+        _read(claims, first + 6).to(gl.int32),
+        _read(claims, first + 7).to(gl.int32),
+        _read(claims, first + 8).to(gl.int32),
+        _read(claims, first + 9).to(gl.int32),
+        _read(claims, first + 10).to(gl.int32),
+        _read(claims, first + 11).to(gl.int32),
+        _read(claims, first + 12).to(gl.int32),
+        _read(claims, first + 13).to(gl.int32),
+        _read(claims, first + 14).to(gl.int32),
+        _read(claims, first + 15).to(gl.int32),
+        _read(claims, first + 16).to(gl.int32),
+        _read(claims, first + 17).to(gl.int32),
+    )
+
+
+@gluon.jit
+def read_rows(
+    claims, turn, FIRST: gl.constexpr, NUM: gl.constexpr, LAYOUT: gl.constexpr
+):
+    """Read NUM rows of an item from row FIRST on."""
+    first = turn % NUM_CLAIMS * NUM_ARRAYS
+    return Rows(
+        claims.arrays.index(first).slice(FIRST, NUM).load(LAYOUT),
+        claims.arrays.index(first + 1).slice(FIRST, NUM).load(LAYOUT),
+        claims.arrays.index(first + 2).slice(FIRST, NUM).load(LAYOUT),
     )
 
 
 @gluon.jit
 def end_item(claims, turn):
-    """Tell the producer that an item is done."""
+    """Tell the scout that an item is done with."""
     gl.thread_barrier()
     mbarrier.arrive(claims.empty.index(turn % NUM_CLAIMS), count=1)
 
 
 @gluon.jit
 def _read(claims, at):
+    ONE: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
     return gl.max(claims.numbers.index(at).load(ONE), 0)

@@ -32,6 +32,7 @@ class BlockShape(NamedTuple):
     NUM_STAGES: int
     CONSUMER_REGISTERS: int
     PRODUCER_REGISTERS: int
+    SCOUT_REGISTERS: int
     ENTRY_REGISTERS: int
 
 
@@ -67,8 +68,7 @@ def block_shape(spec: AttentionSpec, heights: Collection[int], tall_tokens: int)
     # Longer blocks take fewer turns of the softmax. They leave a short tile nothing to overlap, and
     # other tiles' code no registers.
     is_long = tall_tokens >= _LONG and not (has_few or has_many)
-    # Producers of tied states know two kinds of rows.
-    consumer, producer = (208, 88) if spec.tied and not is_long else (216, 72)
+    consumer, producer = (200, 80) if is_long or spec.tied else (208, 64)
     return BlockShape(
         HAS_FEW=has_few,
         HAS_MANY=has_many,
@@ -76,5 +76,6 @@ def block_shape(spec: AttentionSpec, heights: Collection[int], tall_tokens: int)
         NUM_STAGES=_BYTES_IN_FLIGHT // (2 * 64 * spec.v_dim),
         CONSUMER_REGISTERS=consumer,
         PRODUCER_REGISTERS=producer,
-        ENTRY_REGISTERS=168,
+        SCOUT_REGISTERS=32,
+        ENTRY_REGISTERS=128,
     )

@@ -9,18 +9,22 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
-from bough.kernels.gluon.grouped.claim import ONE, claim, publish, reset_claims
-from bough.kernels.gluon.grouped.load_queries import ROW, ROWS, load_queries
+from bough.kernels.gluon.grouped.claim import end_item, next_item
+from bough.kernels.gluon.grouped.load_queries import NUM_WARPS, ROW, ROWS, load_queries
 from bough.kernels.gluon.grouped.shared import as_pairs
 from bough.kernels.gluon.grouped.tile import (
     BLOCK_BITS,
     MANY_ROWS,
     count_lanes,
+    count_rounds,
     find_segment,
-    find_tile,
     key_columns,
-    no_tile,
 )
+
+# A thread of the producer has tokens of its own.
+TOKEN = gl.constexpr(gl.BlockedLayout([1], [32], [NUM_WARPS], [0]))
+# Blocks before the end of an item at which the scout takes the next one.
+LEAD = gl.constexpr(4)
 
 
 class Segment(NamedTuple):
@@ -33,55 +37,29 @@ class Segment(NamedTuple):
 
 @gluon.jit
 def load_items(queries, key, value, tables, shared, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
-    """Claim item after item and stream its heads, block after block, without a pause."""
-    num_items = gl.load(tables.num_items)
-    at = gl.program_id(0)
+    """Stream item after item, head after head, block after block, without a pause."""
     turn = 0
-    block = 0
-    units = (0, 0)
-    while at < num_items:
-        tile = find_tile(tables, at, block, units, SHAPE, BLOCK)
-        publish(shared.claims, turn, tile)
-        turn += 1
-        at = claim(tables)
+    tile = next_item(shared.claims, turn)
+    while tile.num_rows > 0:
         if BLOCK.TALL_BITS > 0 and tile.num_rows > MANY_ROWS:
-            if BLOCK.TALL_BITS > BLOCK_BITS:
-                block = _skip_odd(shared, block, BLOCK)
-            block, units = _load_item(
-                queries, key, value, tables, shared, tile, block, units, SHAPE, BLOCK, True
-            )
+            _load_item(queries, key, value, tables, shared, turn, tile, SHAPE, BLOCK, True)
         if (BLOCK.HAS_FEW or BLOCK.HAS_MANY) and tile.num_rows <= MANY_ROWS:
-            block, units = _load_item(
-                queries, key, value, tables, shared, tile, block, units, SHAPE, BLOCK, False
-            )
-    publish(shared.claims, turn, no_tile())
-    reset_claims(tables)
-
-
-@gluon.jit
-def _skip_odd(shared, block, BLOCK: gl.constexpr):
-    """Leave an odd place empty: of the two that a long block takes, the first is even."""
-    if block % 2 == 1:
-        stage = block % BLOCK.NUM_STAGES
-        phase = ((block // BLOCK.NUM_STAGES) & 1) ^ 1
-        mbarrier.wait(shared.k_empty.index(stage), phase)
-        mbarrier.arrive(shared.k_full.index(stage), count=128)
-        mbarrier.wait(shared.v_empty.index(stage), phase)
-        mbarrier.arrive(shared.v_full.index(stage), count=128)
-        block += 1
-    return block
+            _load_item(queries, key, value, tables, shared, turn, tile, SHAPE, BLOCK, False)
+        end_item(shared.claims, turn)
+        turn += 1
+        tile = next_item(shared.claims, turn)
 
 
 @gluon.jit
 def _load_item(
-    queries, key, value, tables, shared, tile, block, units, SHAPE: gl.constexpr,
-    BLOCK: gl.constexpr, IS_TALL: gl.constexpr,
+    queries, key, value, tables, shared, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr,
+    IS_TALL: gl.constexpr,
 ):  # fmt: skip
     """Begin to copy query rows and blocks of every head of an item.
 
     A thread looks one token's page up, a block ahead, and works its row out; threads that copy
     the row are told. Keys and values lie at the same steps; of tied specs, `key` is the rotary key
-    and `value` the states. Returns the numbers of blocks and of each consumer's query tiles so far.
+    and `value` the states.
     """
     BITS: gl.constexpr = BLOCK.TALL_BITS if IS_TALL else BLOCK_BITS
     K_DIM: gl.constexpr = key_columns(SHAPE)
@@ -91,36 +69,39 @@ def _load_item(
     block_row = gl.arange(0, 1 << BITS, layout=ROW)
     token = block_row & (num_tokens - 1)
     column = ((block_row >> tile.token_bits) * value.stride_head)[:, None]
-    own_token = gl.arange(0, 1 << BITS, layout=ONE) & (num_tokens - 1)
+    own_token = gl.arange(0, 1 << BITS, layout=TOKEN) & (num_tokens - 1)
     step = 1 if IS_TALL else 1 << tile.pack_bits
     lanes = 1 if IS_TALL else count_lanes(tile)
     segment = tile.first_segment
-    run = _find_run(tables, segment, tile)
+    run = Segment(tables.pages + tile.page_start, tile.first_slot, tile.num_tokens)
     page = _look_up(run, own_token, SHAPE)
     low = 0
     head = tile.first_head
-    is_new_head = True
-    while head < tile.first_head + tile.num_heads:
-        if is_new_head:
-            units = load_queries(queries, tables, shared, tile, head, units, SHAPE, BLOCK, IS_TALL)
+    block = tile.block
+    units = (tile.unit_0, tile.unit_1)
+    units = load_queries(queries, shared, turn, tile, head, units, SHAPE, BLOCK, IS_TALL)
+    num_steps = count_rounds(tile) * tile.num_blocks
+    for left in range(num_steps, 0, -1):
+        if left == gl.minimum(num_steps, LEAD):
+            mbarrier.arrive(shared.claims.wanted.index(0), count=1)
         row = page.to(gl.int64) * value.stride_page
         row += (run.first_slot + low + own_token) % SHAPE.PAGE_SIZE * value.stride_slot
         row = gl.convert_layout(row, ROW)[:, None]
         is_token = (low + token < run.num_tokens)[:, None]
-        first_lane = head
+        of_heads = row + head * value.stride_head
         low += num_tokens
-        is_new_head = False
+        is_new_round = False
         if low >= run.num_tokens:
             low = 0
             segment += 1
-            is_new_head = segment == tile.last_segment
-            segment = gl.where(is_new_head, tile.first_segment, segment)
-            head += gl.where(is_new_head, lanes * step, 0)
+            is_new_round = segment == tile.last_segment
+            segment = gl.where(is_new_round, tile.first_segment, segment)
+            head += gl.where(is_new_round, lanes * step, 0)
             if tile.last_segment - tile.first_segment > 1:
                 run = _find_run(tables, segment, tile)
         page = _look_up(run, low + own_token, SHAPE)
         for lane in range(lanes):
-            of_head = row + (first_lane + lane * step) * value.stride_head + column
+            of_head = of_heads + lane * step * value.stride_head + column
             # One rotary key serves the states of all heads.
             of_key = row if SHAPE.ROPE_DIM > 0 else of_head
             _copy_block(
@@ -132,7 +113,8 @@ def _load_item(
                 shared.v_empty, block, BLOCK, BITS,
             )  # fmt: skip
             block += 1 << (BITS - BLOCK_BITS)
-    return block, units
+        if is_new_round and left > 1:
+            units = load_queries(queries, shared, turn, tile, head, units, SHAPE, BLOCK, IS_TALL)
 
 
 @gluon.jit

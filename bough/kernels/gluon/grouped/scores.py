@@ -70,22 +70,20 @@ def is_partly_hidden(first, end, tile, num_tokens, WINDOW: gl.constexpr):
 
 
 @gluon.jit
-def find_visible(
-    tables, query, is_row, position, place, end, SHAPE: gl.constexpr, AXIS: gl.constexpr
-):
+def find_visible(tables, rows, place, end, SHAPE: gl.constexpr, AXIS: gl.constexpr):
     """Which tokens at positions `place`, before `end`, each of some rows sees.
 
-    `place` is along AXIS, `query`, `is_row` and `position` along the other.
+    `place` is along AXIS, rows along the other.
     """
     token = gl.expand_dims(place, 1 - AXIS)
-    newest = gl.expand_dims(gl.minimum(position, end - 1), AXIS)
+    newest = gl.expand_dims(gl.minimum(rows.position, end - 1), AXIS)
     sees = token <= newest
     if SHAPE.WINDOW > 0:
-        sees = sees & (token > gl.expand_dims(position - SHAPE.WINDOW, AXIS))
+        sees = sees & (token > gl.expand_dims(rows.position - SHAPE.WINDOW, AXIS))
     if tables.query_hidden is not None:
         # Bit i of a query's word hides the token i before it.
-        hidden = gl.load(tables.query_hidden + query, mask=is_row, other=0)
-        back = gl.expand_dims(position, AXIS) - token
+        hidden = gl.load(tables.query_hidden + rows.query)
+        back = gl.expand_dims(rows.position, AXIS) - token
         near = gl.expand_dims(hidden.to(gl.int32), AXIS)
         far = gl.expand_dims((hidden >> 32).to(gl.int32), AXIS)
         is_hidden = (gl.where(back < 32, near, far) >> (back & 31)) & 1

@@ -8,14 +8,6 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
 
-class Claims(NamedTuple):
-    """The items that a program has claimed, as a ring: what the producer tells the consumers."""
-
-    numbers: Any
-    full: Any
-    empty: Any
-
-
 class Shared(NamedTuple):
     """Rings of query tiles, two a consumer, and of blocks of keys and values."""
 

@@ -11,13 +11,11 @@ from bough.kernels.triton.softmax import LN_2, LOG2_E
 @gluon.jit
 def store_states(
     sinks_ptr,
-    tables,
     states,
     tile,
     head,
     row,
-    query,
-    is_only,
+    rows,
     peak,
     total,
     acc,
@@ -33,7 +31,8 @@ def store_states(
     DIMS: gl.constexpr = gl.SliceLayout(1 - AXIS, acc.type.layout)
     offs_dim = gl.expand_dims(gl.arange(0, SHAPE.V_DIM, layout=DIMS), 1 - AXIS)
     q_head = head * SHAPE.GROUP_SIZE + row % SHAPE.GROUP_SIZE
-    is_partial = (row < tile.num_rows) & (is_only == 0)
+    is_only = rows.num_tiles == 1
+    is_partial = rows.num_tiles > 1
     only_total = total
     if SHAPE.HAS_SINKS:
         sink = gl.load(sinks_ptr + q_head, mask=is_only, other=float("-inf")).to(gl.float32)
@@ -41,15 +40,14 @@ def store_states(
         only_total += gl.where(is_only, extra, 0.0)
     out = acc * gl.expand_dims(1.0 / gl.where(only_total > 0, only_total, 1.0), AXIS)
     lse = (peak + gl.log2(only_total)) * LN_2
-    at = query.to(gl.int64) * NUM_Q_HEADS + q_head
+    at = rows.query.to(gl.int64) * NUM_Q_HEADS + q_head
     gl.store(
         states.out + gl.expand_dims(at * SHAPE.V_DIM, AXIS) + offs_dim,
         out.to(states.out.dtype.element_ty),
         mask=gl.expand_dims(is_only, AXIS),
     )
     gl.store(states.lse + at, lse, mask=is_only)
-    start = gl.load(tables.tile_partial_start + tile.index).to(gl.int64)
-    at = (start + row // SHAPE.GROUP_SIZE) * NUM_Q_HEADS + q_head
+    at = (tile.partial_start + row // SHAPE.GROUP_SIZE).to(gl.int64) * NUM_Q_HEADS + q_head
     gl.store(
         states.partial_out + gl.expand_dims(at * SHAPE.V_DIM, AXIS) + offs_dim,
         out,

@@ -15,7 +15,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from bough.kernels.gluon.grouped.claim import read_item
+from bough.kernels.gluon.grouped.claim import read_item, read_rows
 from bough.kernels.gluon.grouped.scores import (
     await_keys,
     cap_scores,
@@ -29,22 +29,23 @@ from bough.kernels.gluon.grouped.tile import (
     BLOCK_BITS,
     MANY_ROWS,
     count_lanes,
-    find_query,
+    count_rounds,
     find_segment,
+    tall_places,
 )
 from bough.kernels.gluon.softmax import weigh
 
 
 @gluon.jit
 def attend_rows(
-    GROUP: gl.constexpr, outer, turn, tile, num_blocks, SHAPE: gl.constexpr,
-    BLOCK: gl.constexpr, IS_TALL: gl.constexpr,
+    GROUP: gl.constexpr, outer, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr,
+    IS_TALL: gl.constexpr,
 ):  # fmt: skip
     """One consumer: half of the rows of a tall item on each of its heads, else every other head."""
     sinks_ptr, tables, states, scale, shared = outer
     DIM: gl.constexpr = SHAPE.V_DIM
     BITS: gl.constexpr = BLOCK.TALL_BITS if IS_TALL else BLOCK_BITS
-    NUM_PLACES: gl.constexpr = 1 << (BITS - BLOCK_BITS)
+    NUM_PLACES: gl.constexpr = tall_places(BLOCK) if IS_TALL else 1
     KV: gl.constexpr = 1 << BITS
     SCORE: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, KV, 16]
@@ -60,19 +61,17 @@ def attend_rows(
     if NUM_PLACES > 1:
         k_blocks = as_pairs(shared.k_blocks, BLOCK)
         v_blocks = as_pairs(shared.v_blocks, BLOCK)
-        block = _skip_odd(shared, tile.block, BLOCK)
     else:
         k_blocks = shared.k_blocks
         v_blocks = shared.v_blocks
-        block = tile.block
-    score_row = FIRST_ROW + gl.arange(0, MANY_ROWS, layout=SCORE_ROW)
+    block = tile.block
     row = FIRST_ROW + gl.arange(0, MANY_ROWS, layout=OUT_ROW)
     no_scores = gl.zeros([MANY_ROWS, KV], gl.float32, SCORE)
     dtype: gl.constexpr = shared.v_blocks.dtype
     lanes = 1 if IS_TALL else count_lanes(tile)
     head = tile.first_head
     unit = tile.unit_1 if GROUP == 1 else tile.unit_0
-    while head < tile.first_head + tile.num_heads:
+    for _ in range(count_rounds(tile)):
         if lanes > LANE:
             slot = GROUP * 2 + unit % 2
             mbarrier.wait(shared.q_full.index(slot), (unit // 2) & 1)
@@ -83,7 +82,8 @@ def attend_rows(
             acc = gl.zeros([MANY_ROWS, DIM], gl.float32, OUT)
             segment = tile.first_segment
             low = 0
-            origin, num_tokens = find_segment(tables, segment, tile.newest)
+            origin = tile.origin
+            num_tokens = tile.num_tokens
             here = block + LANE
             stage = here % BLOCK.NUM_STAGES
             phase = (here // BLOCK.NUM_STAGES) & 1
@@ -94,11 +94,11 @@ def attend_rows(
             score = warpgroup_mma_wait(0, deps=[score])
             _release(shared.k_empty, stage, IS_TALL, NUM_PLACES)
             score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
-            score = _hide(score, origin, low, num_tokens, tables, tile, score_row, SHAPE, KV)
+            score = _hide(score, origin, low, num_tokens, tables, shared, turn, tile, FIRST_ROW, SHAPE)
             weight, decay, peak = weigh(score, peak, factor, 1)
             total = total * decay + gl.sum(weight, 1)
             p = gl.convert_layout(weight.to(dtype), WEIGHT)
-            for _ in range(1, num_blocks):
+            for _ in range(1, tile.num_blocks):
                 low += KV
                 if low >= num_tokens:
                     low = 0
@@ -120,7 +120,7 @@ def attend_rows(
                 score = warpgroup_mma_wait(1, deps=[next_score])
                 _release(shared.k_empty, stage, IS_TALL, NUM_PLACES)
                 score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
-                score = _hide(score, origin, low, num_tokens, tables, tile, score_row, SHAPE, KV)
+                score = _hide(score, origin, low, num_tokens, tables, shared, turn, tile, FIRST_ROW, SHAPE)
                 weight, decay, peak = weigh(score, peak, factor, 1)
                 total = total * decay + gl.sum(weight, 1)
                 acc = warpgroup_mma_wait(0, deps=[next_acc])
@@ -135,33 +135,17 @@ def attend_rows(
             _release(shared.v_empty, stage, IS_TALL, NUM_PLACES)
             mbarrier.arrive(shared.q_empty.index(slot), count=1)
             unit += 1
-            # Read again, and looked up late: until here registers are scarce.
+            # Read again and late: until here registers are scarce.
             tile = read_item(shared.claims, turn)
-            query = find_query(tables, tile, row, SHAPE)
-            num_tiles = gl.load(tables.query_num_tiles + query, mask=row < tile.num_rows, other=0)
+            rows = read_rows(shared.claims, turn, FIRST_ROW, MANY_ROWS, OUT_ROW)
             store_states(
-                sinks_ptr, tables, states, tile, head + LANE, row, query, num_tiles == 1,
-                gl.convert_layout(peak, OUT_ROW), gl.convert_layout(total, OUT_ROW), acc,
-                SHAPE, 1,
+                sinks_ptr, states, tile, head + LANE, row, rows, gl.convert_layout(peak, OUT_ROW),
+                gl.convert_layout(total, OUT_ROW), acc, SHAPE, 1,
             )  # fmt: skip
             block = here - LANE + lanes * NUM_PLACES
         else:
-            block += lanes * num_blocks * NUM_PLACES
+            block += lanes * tile.num_blocks * NUM_PLACES
         head += lanes
-
-
-@gluon.jit
-def _skip_odd(shared, block, BLOCK: gl.constexpr):
-    """Give an odd place back that the producer left empty."""
-    if block % 2 == 1:
-        stage = block % BLOCK.NUM_STAGES
-        phase = (block // BLOCK.NUM_STAGES) & 1
-        mbarrier.wait(shared.k_full.index(stage), phase)
-        mbarrier.arrive(shared.k_empty.index(stage), count=1)
-        mbarrier.wait(shared.v_full.index(stage), phase)
-        mbarrier.arrive(shared.v_empty.index(stage), count=1)
-        block += 1
-    return block
 
 
 @gluon.jit
@@ -172,14 +156,18 @@ def _release(empty, stage, IS_TALL: gl.constexpr, NUM_PLACES: gl.constexpr):
 
 
 @gluon.jit
-def _hide(score, origin, low, num_tokens, tables, tile, row, SHAPE: gl.constexpr, KV: gl.constexpr):
+def _hide(
+    score, origin, low, num_tokens, tables, shared, turn, tile, FIRST_ROW: gl.constexpr,
+    SHAPE: gl.constexpr,
+):  # fmt: skip
     """Mask what rows do not see of the block at `low`."""
+    KV: gl.constexpr = score.shape[1]
     end = origin + num_tokens
     if is_partly_hidden(origin + low, end, tile, KV, SHAPE.WINDOW):
-        query = find_query(tables, tile, row, SHAPE)
-        position = gl.load(tables.query_position + query, mask=row < tile.num_rows, other=-1)
+        ROW: gl.constexpr = gl.SliceLayout(1, score.type.layout)
         COLUMN: gl.constexpr = gl.SliceLayout(0, score.type.layout)
+        rows = read_rows(shared.claims, turn, FIRST_ROW, MANY_ROWS, ROW)
         place = origin + low + gl.arange(0, KV, layout=COLUMN)
-        sees = find_visible(tables, query, row < tile.num_rows, position, place, end, SHAPE, 1)
+        sees = find_visible(tables, rows, place, end, SHAPE, 1)
         score = gl.where(sees, score, float("-inf"))
     return score

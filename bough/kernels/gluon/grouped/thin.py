@@ -16,6 +16,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from bough.kernels.gluon.grouped.claim import read_rows
 from bough.kernels.gluon.grouped.scores import (
     await_keys,
     cap_scores,
@@ -28,7 +29,7 @@ from bough.kernels.gluon.grouped.tile import (
     BLOCK_BITS,
     FEW_ROWS,
     count_lanes,
-    find_query,
+    count_rounds,
     find_segment,
     unpack_rows,
 )
@@ -37,9 +38,8 @@ from bough.kernels.gluon.softmax import weigh
 
 @gluon.jit
 def attend_columns(
-    GROUP: gl.constexpr, outer, weights, tile, num_blocks, SHAPE: gl.constexpr,
-    BLOCK: gl.constexpr,
-):  # fmt: skip
+    GROUP: gl.constexpr, outer, weights, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr
+):
     """One consumer: every other pack of heads of an item of few rows.
 
     Scores of a head's rows against another head's tokens are masked.
@@ -59,15 +59,12 @@ def attend_columns(
     token = offs_kv & (num_step - 1)
     is_own = (offs_kv >> tile.token_bits)[:, None] == row_head[None, :]
     no_scores = gl.zeros([KV, FEW_ROWS], gl.float32, ACROSS)
-    query = find_query(tables, tile, row, SHAPE)
-    is_row = row < tile.num_rows
-    position = gl.load(tables.query_position + query, mask=is_row, other=-1)
-    num_tiles = gl.load(tables.query_num_tiles + query, mask=is_row, other=0)
+    rows = read_rows(shared.claims, turn, 0, FEW_ROWS, COLUMN)
     lanes = count_lanes(tile)
     head = tile.first_head
     block = tile.block
     unit = tile.unit_1 if GROUP == 1 else tile.unit_0
-    while head < tile.first_head + tile.num_heads:
+    for _ in range(count_rounds(tile)):
         if lanes > GROUP:
             slot = GROUP * 2 + unit % 2
             mbarrier.wait(shared.q_full.index(slot), (unit // 2) & 1)
@@ -77,45 +74,51 @@ def attend_columns(
             total = gl.zeros([KV, FEW_ROWS], gl.float32, ACROSS)
             acc = gl.zeros([DIM, FEW_ROWS], gl.float32, ACROSS)
             here = block + GROUP
-            for segment in range(tile.first_segment, tile.last_segment):
-                origin, num_tokens = find_segment(tables, segment, tile.newest)
-                for low in range(0, num_tokens, num_step):
-                    stage = here % BLOCK.NUM_STAGES
-                    phase = (here // BLOCK.NUM_STAGES) & 1
-                    here += lanes
-                    await_keys(shared, stage, phase, SHAPE)
-                    k = shared.k_blocks.index(stage)
-                    v = shared.v_blocks.index(stage)
-                    score = score_block(q_rows, k, v, no_scores, SHAPE, True)
-                    score = warpgroup_mma_wait(0, deps=[score])
-                    mbarrier.arrive(shared.k_empty.index(stage), count=2)
-                    score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
-                    end = origin + num_tokens
-                    if is_partly_hidden(origin + low, end, tile, num_step, SHAPE.WINDOW) | (
-                        tile.pack_bits > 0
-                    ):
-                        sees = is_own & find_visible(
-                            tables, query, is_row, position, origin + low + token, end, SHAPE, 0
-                        )
-                        score = gl.where(sees, score, float("-inf"))
-                    weight, decay, peak = weigh(score, peak, factor, 0)
-                    # Summed over tokens once, at the end.
-                    total = total * decay[None, :] + weight
-                    acc = acc * decay[None, :]
-                    weights.store(weight.to(weights.dtype))
-                    fence_async_shared()
-                    gl.thread_barrier()
-                    mbarrier.wait(shared.v_full.index(stage), phase)
-                    fence_async_shared()
-                    acc = warpgroup_mma(v.permute((1, 0)), weights, acc, is_async=True)
-                    acc = warpgroup_mma_wait(0, deps=[acc])
-                    mbarrier.arrive(shared.v_empty.index(stage), count=2)
+            segment = tile.first_segment
+            low = 0
+            origin = tile.origin
+            num_tokens = tile.num_tokens
+            for left in range(tile.num_blocks, 0, -1):
+                stage = here % BLOCK.NUM_STAGES
+                phase = (here // BLOCK.NUM_STAGES) & 1
+                here += lanes
+                await_keys(shared, stage, phase, SHAPE)
+                k = shared.k_blocks.index(stage)
+                v = shared.v_blocks.index(stage)
+                score = score_block(q_rows, k, v, no_scores, SHAPE, True)
+                score = warpgroup_mma_wait(0, deps=[score])
+                mbarrier.arrive(shared.k_empty.index(stage), count=2)
+                score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
+                end = origin + num_tokens
+                if is_partly_hidden(origin + low, end, tile, num_step, SHAPE.WINDOW) | (
+                    tile.pack_bits > 0
+                ):
+                    place = origin + low + token
+                    sees = is_own & find_visible(tables, rows, place, end, SHAPE, 0)
+                    score = gl.where(sees, score, float("-inf"))
+                low += num_step
+                if (low >= num_tokens) & (left > 1):
+                    low = 0
+                    segment += 1
+                    origin, num_tokens = find_segment(tables, segment, tile.newest)
+                weight, decay, peak = weigh(score, peak, factor, 0)
+                # Summed over tokens once, at the end.
+                total = total * decay[None, :] + weight
+                acc = acc * decay[None, :]
+                weights.store(weight.to(weights.dtype))
+                fence_async_shared()
+                gl.thread_barrier()
+                mbarrier.wait(shared.v_full.index(stage), phase)
+                fence_async_shared()
+                acc = warpgroup_mma(v.permute((1, 0)), weights, acc, is_async=True)
+                acc = warpgroup_mma_wait(0, deps=[acc])
+                mbarrier.arrive(shared.v_empty.index(stage), count=2)
             mbarrier.arrive(shared.q_empty.index(slot), count=1)
             unit += 1
             total = gl.convert_layout(gl.sum(gl.convert_layout(total, WHOLE), 0), COLUMN)
             store_states(
-                sinks_ptr, tables, states, tile, (GROUP << tile.pack_bits) + head + row_head, row,
-                query, num_tiles == 1, peak, total, acc, SHAPE, 0,
+                sinks_ptr, states, tile, (GROUP << tile.pack_bits) + head + row_head, row, rows,
+                peak, total, acc, SHAPE, 0,
             )  # fmt: skip
-        block += lanes * num_blocks
+        block += lanes * tile.num_blocks
         head += lanes << tile.pack_bits

@@ -16,6 +16,8 @@ MOST_PACK_BITS = gl.constexpr(3)
 FEW_BITS = gl.constexpr(4)
 FEW_ROWS = gl.constexpr(16)
 MANY_ROWS = gl.constexpr(64)
+# Rows of a tall tile, shared out among two consumers.
+MOST_ROWS = gl.constexpr(128)
 
 
 @triton.constexpr_function
@@ -24,76 +26,53 @@ def key_columns(shape):
     return shape.ROPE_DIM if shape.ROPE_DIM > 0 else shape.NOPE_DIM
 
 
+@triton.constexpr_function
+def tall_places(block):
+    """Places that a block of a tall tile takes."""
+    return 1 << max(0, block.TALL_BITS - BLOCK_BITS.value)
+
+
 class Tile(NamedTuple):
     """One item: a tile's rows on `num_heads` stored heads from `first_head` on.
 
     A block holds the stored rows of 2^pack_bits heads, 2^token_bits tokens of each: what has few
     query rows a head is attended on several heads at once. `newest` is the last position
-    that any query sees, `oldest` the last that all see. `block` and the units number the item's
-    first block, and each consumer's first query tile, among the program's.
+    that any query sees, `oldest` the last that all see. Of the first segment, `page_start` says
+    where its pages are listed, `first_slot` where in the first page it begins, `origin` at
+    which position, and `num_tokens` how long it is; all segments have `num_blocks` for one pack of
+    heads. `block` and the units number the item's first block, and each consumer's first query
+    tile, among the program's.
     """
 
-    index: Any
+    page_start: Any
     first_head: Any
     num_heads: Any
     num_rows: Any
     pack_bits: Any
     token_bits: Any
-    query_begin: Any
     first_segment: Any
     last_segment: Any
     newest: Any
     oldest: Any
+    partial_start: Any
+    origin: Any
+    num_tokens: Any
+    num_blocks: Any
+    first_slot: Any
     block: Any
     unit_0: Any
     unit_1: Any
 
 
-@gluon.jit
-def find_tile(tables, at, block, units, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
-    """Read what item number `at` is, which begins at some numbers of blocks and query tiles."""
-    item = gl.load(tables.items + at)
-    tile = item // SHAPE.NUM_KV_HEADS
-    num_queries = gl.load(tables.tile_num_queries + tile)
-    query_begin = gl.load(tables.tile_query_begin + tile)
-    num_heads = gl.load(tables.tile_num_heads + tile)
-    first_segment = gl.load(tables.tile_segment_indptr + tile)
-    last_segment = gl.load(tables.tile_segment_indptr + tile + 1)
-    # Of a tile's queries, the last sees as far into it as any other.
-    first = gl.load(tables.query_indices + query_begin)
-    last = gl.load(tables.query_indices + query_begin + num_queries - 1)
-    oldest = gl.load(tables.query_position + first)
-    if tables.query_hidden is not None:
-        # A draft may hide any of the 64 tokens before it.
-        oldest -= 64
-    num_rows = num_queries * SHAPE.GROUP_SIZE
-    # Heads of a pack share FEW_ROWS rows, and either consumer has a pack.
-    pack_bits = 0
-    for bits in gl.static_range(1, MOST_PACK_BITS + 1):
-        fits = ((num_rows << bits) <= FEW_ROWS) & ((2 << bits) <= num_heads)
-        pack_bits = gl.where(fits, bits, pack_bits)
-    return Tile(
-        tile,
-        item % SHAPE.NUM_KV_HEADS,
-        num_heads,
-        num_rows,
-        pack_bits,
-        gl.where(num_rows > MANY_ROWS, BLOCK.TALL_BITS, BLOCK_BITS - pack_bits),
-        query_begin,
-        first_segment,
-        last_segment,
-        gl.load(tables.query_position + last),
-        oldest,
-        block,
-        units[0],
-        units[1],
-    )
+class Rows(NamedTuple):
+    """Rows of a tile: the query of each, its position, and the tiles that it has in all.
 
+    What the tile lacks has position -1 and no tiles.
+    """
 
-@gluon.jit
-def no_tile():
-    """What stands behind the last item."""
-    return Tile(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    query: Any
+    position: Any
+    num_tiles: Any
 
 
 @gluon.jit
@@ -108,20 +87,16 @@ def find_segment(tables, segment, newest):
 
 
 @gluon.jit
-def count_blocks(tables, tile):
-    """Blocks of a tile on one pack of heads."""
-    num_blocks = 0
-    for segment in range(tile.first_segment, tile.last_segment):
-        _, num_tokens = find_segment(tables, segment, tile.newest)
-        num_blocks += (num_tokens + (1 << tile.token_bits) - 1) >> tile.token_bits
-    return num_blocks
+def count_lanes(tile):
+    """Packs of heads that the consumers attend side by side: both the same of tall tiles."""
+    is_pair = (tile.num_rows <= MANY_ROWS) & (tile.num_heads > 1)
+    return gl.where(is_pair, 2, 1)
 
 
 @gluon.jit
-def count_lanes(tile):
-    """Packs of heads that the consumers attend side by side: both the same of many rows."""
-    is_pair = (tile.num_rows <= MANY_ROWS) & (tile.num_heads > 1)
-    return gl.where(is_pair, 2, 1)
+def count_rounds(tile):
+    """How often the consumers go through all blocks, until every head had its turn."""
+    return gl.cdiv(tile.num_heads, count_lanes(tile) << tile.pack_bits)
 
 
 @gluon.jit
@@ -129,11 +104,3 @@ def unpack_rows(tile, row):
     """Head of its pack, and row there, of each of a packed tile's FEW_ROWS rows."""
     bits = FEW_BITS - tile.pack_bits
     return row >> bits, row & ((1 << bits) - 1)
-
-
-@gluon.jit
-def find_query(tables, tile, row, SHAPE: gl.constexpr):
-    """Query of each of some rows, 0 for rows that the tile lacks."""
-    is_row = row < tile.num_rows
-    ptrs = tables.query_indices + tile.query_begin + row // SHAPE.GROUP_SIZE
-    return gl.load(ptrs, mask=is_row, other=0)

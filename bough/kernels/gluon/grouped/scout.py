@@ -1,0 +1,158 @@
+"""The scout: one warp that takes items, and looks up all that others must know before they begin.
+
+Whoever is free takes the longest item that is left. What an item is stands behind a chain of
+look-ups of a few microseconds, in which a short item is over: so the scout looks the next one up
+while this one is copied, and takes it no sooner, since another program may be free before.
+"""
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier
+
+from bough.kernels.gluon.grouped.claim import NUM_ARRAYS, NUM_CLAIMS, NUM_FIELDS
+from bough.kernels.gluon.grouped.tile import (
+    BLOCK_BITS,
+    FEW_ROWS,
+    MANY_ROWS,
+    MOST_PACK_BITS,
+    MOST_ROWS,
+    Rows,
+    Tile,
+    count_lanes,
+    count_rounds,
+    find_segment,
+    tall_places,
+)
+
+ONE = gl.constexpr(gl.BlockedLayout([1], [32], [1], [0]))
+ROW = gl.constexpr(gl.BlockedLayout([4], [32], [1], [0]))
+
+
+@gluon.jit
+def scout_items(tables, shared, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
+    """Take item after item and publish what it is; at the end, a tile without rows."""
+    claims = shared.claims
+    num_items = gl.load(tables.num_items)
+    at = gl.program_id(0)
+    turn = 0
+    block = 0
+    unit_0 = 0
+    unit_1 = 0
+    while at < num_items:
+        tile, rows = _find_item(tables, at, block, unit_0, unit_1, SHAPE, BLOCK)
+        _publish(claims, turn, tile, rows)
+        rounds = count_rounds(tile)
+        lanes = count_lanes(tile)
+        is_tall = tile.num_rows > MANY_ROWS
+        block += rounds * lanes * tile.num_blocks * gl.where(is_tall, tall_places(BLOCK), 1)
+        unit_0 += rounds
+        unit_1 += gl.where(is_tall, rounds, rounds * (lanes - 1))
+        mbarrier.wait(claims.wanted.index(0), turn & 1)
+        turn += 1
+        at = gl.num_programs(0) + gl.atomic_add(tables.num_claimed, 1, sem="relaxed")
+    _publish(claims, turn, _no_tile(), None)
+    _reset(tables)
+
+
+@gluon.jit
+def _reset(tables):
+    """Leave the counters at nothing for the next launch, as the last program to end."""
+    done = gl.atomic_add(tables.num_claimed + 1, 1, sem="acq_rel")
+    if done == gl.num_programs(0) - 1:
+        gl.store(tables.num_claimed, 0)
+        gl.store(tables.num_claimed + 1, 0)
+
+
+@gluon.jit
+def _publish(claims, turn, tile, rows):
+    """Write an item where the one of NUM_CLAIMS turns ago stood."""
+    slot = turn % NUM_CLAIMS
+    mbarrier.wait(claims.empty.index(slot), ((turn // NUM_CLAIMS) & 1) ^ 1)
+    for at in gl.static_range(NUM_FIELDS):
+        number = gl.full([1], 0, gl.int64, ONE) + tile[at]
+        claims.numbers.index(slot * NUM_FIELDS + at).store(number)
+    if rows is not None:
+        for at in gl.static_range(NUM_ARRAYS):
+            claims.arrays.index(slot * NUM_ARRAYS + at).store(rows[at])
+    gl.thread_barrier()
+    mbarrier.arrive(claims.full.index(slot), count=1)
+
+
+@gluon.jit
+def _find_item(
+    tables, at, block, unit_0, unit_1, SHAPE: gl.constexpr, BLOCK: gl.constexpr
+):
+    """Look up item number `at`, which begins at some numbers of blocks and query tiles."""
+    item = gl.load(tables.items + at)
+    tile = item // SHAPE.NUM_KV_HEADS
+    num_queries = gl.load(tables.tile_num_queries + tile)
+    query_begin = gl.load(tables.tile_query_begin + tile)
+    num_heads = gl.load(tables.tile_num_heads + tile)
+    first_segment = gl.load(tables.tile_segment_indptr + tile)
+    last_segment = gl.load(tables.tile_segment_indptr + tile + 1)
+    partial_start = gl.load(tables.tile_partial_start + tile)
+    num_rows = num_queries * SHAPE.GROUP_SIZE
+    # Heads of a pack share FEW_ROWS rows, and either consumer has a pack.
+    pack_bits = 0
+    for bits in gl.static_range(1, MOST_PACK_BITS + 1):
+        fits = ((num_rows << bits) <= FEW_ROWS) & ((2 << bits) <= num_heads)
+        pack_bits = gl.where(fits, bits, pack_bits)
+    rows = _find_rows(tables, query_begin, num_rows, pack_bits, SHAPE)
+    # Of a tile's queries, the last sees as far into it as any other.
+    newest = gl.load(tables.query_position + gl.load(
+        tables.query_indices + query_begin + num_queries - 1
+    ))
+    oldest = gl.load(tables.query_position + gl.load(tables.query_indices + query_begin))
+    if tables.query_hidden is not None:
+        # A draft may hide any of the 64 tokens before it.
+        oldest -= 64
+    token_bits = gl.where(num_rows > MANY_ROWS, BLOCK.TALL_BITS, BLOCK_BITS - pack_bits)
+    num_blocks = 0
+    for segment in range(first_segment, last_segment):
+        _, num_tokens = find_segment(tables, segment, newest)
+        num_blocks += (num_tokens + (1 << token_bits) - 1) >> token_bits
+    origin, num_tokens = find_segment(tables, first_segment, newest)
+    found = Tile(
+        gl.load(tables.segment_page_start + first_segment),
+        item % SHAPE.NUM_KV_HEADS,
+        num_heads,
+        num_rows,
+        pack_bits,
+        token_bits,
+        first_segment,
+        last_segment,
+        newest,
+        oldest,
+        partial_start,
+        origin,
+        num_tokens,
+        num_blocks,
+        gl.load(tables.segment_first_slot + first_segment),
+        block,
+        unit_0,
+        unit_1,
+    )
+    return found, rows
+
+
+@gluon.jit
+def _find_rows(tables, query_begin, num_rows, pack_bits, SHAPE: gl.constexpr):
+    """Look up the queries of a tile's rows, those of packed heads one after the other."""
+    place = gl.arange(0, MOST_ROWS, layout=ROW)
+    row = gl.where(num_rows <= FEW_ROWS, place & ((FEW_ROWS >> pack_bits) - 1), place)
+    is_row = row < num_rows
+    ptrs = tables.query_indices + query_begin + row // SHAPE.GROUP_SIZE
+    query = gl.load(ptrs, mask=is_row, other=0)
+    return Rows(
+        query,
+        gl.load(tables.query_position + query, mask=is_row, other=-1),
+        gl.load(tables.query_num_tiles + query, mask=is_row, other=0),
+    )
+
+
+@gluon.jit
+def _no_tile():
+    """What stands behind the last item."""
+    return Tile(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)

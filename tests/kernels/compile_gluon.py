@@ -130,7 +130,7 @@ def compile_grouped(text: str, dtype: str, heights: tuple[int, ...], tall_tokens
     fields = {"sinks": {"sinks": True}, "window": {"window": 128}}
     changes: dict[str, Any] = fields.get(change, {})
     spec = replace(AttentionSpec.parse(text), **changes)
-    block = block_shape(spec, heights, tall_tokens)
+    block = block_shape(spec, frozenset(heights), tall_tokens)
     shape = AttentionShape(
         NUM_KV_HEADS=spec.num_kv_heads,
         GROUP_SIZE=spec.group_size,

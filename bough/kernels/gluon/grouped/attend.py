@@ -12,8 +12,8 @@ from bough.kernels.gluon.grouped.load import load_items
 from bough.kernels.gluon.grouped.load_queries import NUM_WARPS
 from bough.kernels.gluon.grouped.scout import scout_items
 from bough.kernels.gluon.grouped.shared import Shared
-from bough.kernels.gluon.grouped.tall import attend_rows
-from bough.kernels.gluon.grouped.thin import attend_columns
+from bough.kernels.gluon.grouped.many import attend_rows
+from bough.kernels.gluon.grouped.few import attend_columns
 from bough.kernels.gluon.grouped.tile import (
     BLOCK_BITS,
     FEW_ROWS,
@@ -85,10 +85,8 @@ def _attend_items(GROUP: gl.constexpr, outer, weights, SHAPE: gl.constexpr, BLOC
     while tile.num_rows > 0:
         if BLOCK.HAS_FEW and tile.num_rows <= FEW_ROWS:
             attend_columns(GROUP, outer, weights, turn, tile, SHAPE, BLOCK)
-        if BLOCK.HAS_MANY and (tile.num_rows > FEW_ROWS) & (tile.num_rows <= MANY_ROWS):
-            attend_rows(GROUP, outer, turn, tile, SHAPE, BLOCK, False)
-        if BLOCK.TALL_BITS > 0 and tile.num_rows > MANY_ROWS:
-            attend_rows(GROUP, outer, turn, tile, SHAPE, BLOCK, True)
+        if BLOCK.HAS_MANY and tile.num_rows > FEW_ROWS:
+            attend_rows(GROUP, outer, turn, tile, SHAPE, BLOCK)
         end_item(shared.claims, turn)
         turn += 1
         tile = next_item(shared.claims, turn)

@@ -75,15 +75,17 @@ def read_item(claims, turn):
 
 
 @gluon.jit
-def read_rows(
-    claims, turn, FIRST: gl.constexpr, NUM: gl.constexpr, LAYOUT: gl.constexpr
-):
-    """Read NUM rows of an item from row FIRST on."""
-    first = turn % NUM_CLAIMS * NUM_ARRAYS
+def read_rows(claims, turn, half, NUM: gl.constexpr, LAYOUT: gl.constexpr):
+    """Read the first NUM rows of a half of an item."""
+    NUM_HALVES: gl.constexpr = 2 * NUM_CLAIMS * NUM_ARRAYS
+    halves = claims.arrays._reinterpret(
+        gl.int32, [NUM_HALVES, MOST_ROWS // 2], claims.arrays.layout
+    )
+    first = turn % NUM_CLAIMS * (2 * NUM_ARRAYS) + half
     return Rows(
-        claims.arrays.index(first).slice(FIRST, NUM).load(LAYOUT),
-        claims.arrays.index(first + 1).slice(FIRST, NUM).load(LAYOUT),
-        claims.arrays.index(first + 2).slice(FIRST, NUM).load(LAYOUT),
+        halves.index(first).slice(0, NUM).load(LAYOUT),
+        halves.index(first + 2).slice(0, NUM).load(LAYOUT),
+        halves.index(first + 4).slice(0, NUM).load(LAYOUT),
     )
 
 

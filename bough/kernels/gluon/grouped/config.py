@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -21,15 +20,15 @@ _BYTES_IN_FLIGHT = 64 * 1024
 class BlockShape(NamedTuple):
     """Compile-time shape of `attend_grouped`.
 
-    It is compiled for the heights of tiles that a plan has: few rows, many, or more than a
-    warpgroup holds, which visit 2^TALL_BITS tokens at a time; 0 where there are none. A program
-    has places for NUM_STAGES blocks of 64 rows of either plane; registers are a thread's.
+    It is compiled for the heights of tiles that a plan has: few rows, many, or both. A program has
+    NUM_STAGES places for 64 rows of either plane, of which a block takes NUM_PLACES; registers are a
+    thread's.
     """
 
     HAS_FEW: bool
     HAS_MANY: bool
-    TALL_BITS: int
     NUM_STAGES: int
+    NUM_PLACES: int
     CONSUMER_REGISTERS: int
     PRODUCER_REGISTERS: int
     SCOUT_REGISTERS: int
@@ -56,7 +55,7 @@ def refusal(spec: AttentionSpec, dtype: torch.dtype, capability: tuple[int, int]
     return None
 
 
-def block_shape(spec: AttentionSpec, heights: Collection[int], tall_tokens: int) -> BlockShape:
+def block_shape(spec: AttentionSpec, heights: frozenset[int], tall_tokens: int) -> BlockShape:
     """Choose the compile-time shape.
 
     Args:
@@ -64,18 +63,20 @@ def block_shape(spec: AttentionSpec, heights: Collection[int], tall_tokens: int)
         heights: those of TILE_HEIGHTS at which tiles run.
         tall_tokens: KV tokens that a tile of the greatest height visits.
     """
-    has_few, has_many, has_tall = (height in heights for height in TILE_HEIGHTS)
+    few, *many = TILE_HEIGHTS
     # Longer blocks take fewer turns of the softmax. They leave a short tile nothing to overlap, and
-    # other tiles' code no registers.
-    is_long = tall_tokens >= _LONG and not (has_few or has_many)
-    consumer, producer = (200, 80) if is_long or spec.tied else (208, 64)
+    # other tiles' code, or the second kind of rows of tied states, no registers.
+    is_long = tall_tokens >= _LONG and heights == {TILE_HEIGHTS[-1]} and not spec.tied
+    consumer, producer, scout = (208, 56, 40) if is_long else (200, 64, 48)
+    if spec.tied:
+        consumer, producer = 192, 80
     return BlockShape(
-        HAS_FEW=has_few,
-        HAS_MANY=has_many,
-        TALL_BITS=(7 if is_long else 6) if has_tall else 0,
+        HAS_FEW=few in heights,
+        HAS_MANY=not heights.isdisjoint(many),
         NUM_STAGES=_BYTES_IN_FLIGHT // (2 * 64 * spec.v_dim),
+        NUM_PLACES=2 if is_long else 1,
         CONSUMER_REGISTERS=consumer,
         PRODUCER_REGISTERS=producer,
-        SCOUT_REGISTERS=32,
+        SCOUT_REGISTERS=scout,
         ENTRY_REGISTERS=128,
     )

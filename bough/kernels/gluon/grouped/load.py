@@ -11,10 +11,9 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
 from bough.kernels.gluon.grouped.claim import end_item, next_item
 from bough.kernels.gluon.grouped.load_queries import NUM_WARPS, ROW, ROWS, load_queries
-from bough.kernels.gluon.grouped.shared import as_pairs
+from bough.kernels.gluon.grouped.shared import as_blocks
 from bough.kernels.gluon.grouped.tile import (
     BLOCK_BITS,
-    MANY_ROWS,
     count_lanes,
     count_rounds,
     find_segment,
@@ -41,10 +40,7 @@ def load_items(queries, key, value, tables, shared, SHAPE: gl.constexpr, BLOCK: 
     turn = 0
     tile = next_item(shared.claims, turn)
     while tile.num_rows > 0:
-        if BLOCK.TALL_BITS > 0 and tile.num_rows > MANY_ROWS:
-            _load_item(queries, key, value, tables, shared, turn, tile, SHAPE, BLOCK, True)
-        if (BLOCK.HAS_FEW or BLOCK.HAS_MANY) and tile.num_rows <= MANY_ROWS:
-            _load_item(queries, key, value, tables, shared, turn, tile, SHAPE, BLOCK, False)
+        _load_item(queries, key, value, tables, shared, turn, tile, SHAPE, BLOCK)
         end_item(shared.claims, turn)
         turn += 1
         tile = next_item(shared.claims, turn)
@@ -52,35 +48,35 @@ def load_items(queries, key, value, tables, shared, SHAPE: gl.constexpr, BLOCK: 
 
 @gluon.jit
 def _load_item(
-    queries, key, value, tables, shared, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr,
-    IS_TALL: gl.constexpr,
-):  # fmt: skip
+    queries, key, value, tables, shared, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr
+):
     """Begin to copy query rows and blocks of every head of an item.
 
     A thread looks one token's page up, a block ahead, and works its row out; threads that copy
     the row are told. Keys and values lie at the same steps; of tied specs, `key` is the rotary key
     and `value` the states.
     """
-    BITS: gl.constexpr = BLOCK.TALL_BITS if IS_TALL else BLOCK_BITS
+    KV: gl.constexpr = 1 << BLOCK_BITS
+    NUM_PLACES: gl.constexpr = BLOCK.NUM_PLACES
     K_DIM: gl.constexpr = key_columns(SHAPE)
     offs_key = gl.arange(0, K_DIM, layout=gl.SliceLayout(0, ROWS))[None, :]
     offs_value = gl.arange(0, SHAPE.V_DIM, layout=gl.SliceLayout(0, ROWS))[None, :]
-    num_tokens = 1 << BITS if IS_TALL else 1 << tile.token_bits
-    block_row = gl.arange(0, 1 << BITS, layout=ROW)
+    num_tokens = gl.minimum(1 << tile.token_bits, KV)
+    block_row = gl.arange(0, KV, layout=ROW)
     token = block_row & (num_tokens - 1)
     column = ((block_row >> tile.token_bits) * value.stride_head)[:, None]
-    own_token = gl.arange(0, 1 << BITS, layout=TOKEN) & (num_tokens - 1)
-    step = 1 if IS_TALL else 1 << tile.pack_bits
-    lanes = 1 if IS_TALL else count_lanes(tile)
+    own_token = gl.arange(0, KV, layout=TOKEN) & (num_tokens - 1)
+    step = 1 << tile.pack_bits
+    lanes = count_lanes(tile)
     segment = tile.first_segment
     run = Segment(tables.pages + tile.page_start, tile.first_slot, tile.num_tokens)
     page = _look_up(run, own_token, SHAPE)
     low = 0
     head = tile.first_head
-    block = tile.block
+    place = tile.block
     units = (tile.unit_0, tile.unit_1)
-    units = load_queries(queries, shared, turn, tile, head, units, SHAPE, BLOCK, IS_TALL)
-    num_steps = count_rounds(tile) * tile.num_blocks
+    units = load_queries(queries, shared, turn, tile, head, units, SHAPE, BLOCK)
+    num_steps = count_rounds(tile) * tile.num_blocks * NUM_PLACES
     for left in range(num_steps, 0, -1):
         if left == gl.minimum(num_steps, LEAD):
             mbarrier.arrive(shared.claims.wanted.index(0), count=1)
@@ -91,7 +87,8 @@ def _load_item(
         of_heads = row + head * value.stride_head
         low += num_tokens
         is_new_round = False
-        if low >= run.num_tokens:
+        # A block ends with its last place, be there tokens for it or not.
+        if (low >= run.num_tokens) & ((left - 1) % NUM_PLACES == 0):
             low = 0
             segment += 1
             is_new_round = segment == tile.last_segment
@@ -104,34 +101,32 @@ def _load_item(
             of_head = of_heads + lane * step * value.stride_head + column
             # One rotary key serves the states of all heads.
             of_key = row if SHAPE.ROPE_DIM > 0 else of_head
-            _copy_block(
+            _copy_rows(
                 key.ptr + of_key + offs_key, is_token, shared.k_blocks, shared.k_full,
-                shared.k_empty, block, BLOCK, BITS,
+                shared.k_empty, place, BLOCK,
             )  # fmt: skip
-            _copy_block(
+            _copy_rows(
                 value.ptr + of_head + offs_value, is_token, shared.v_blocks, shared.v_full,
-                shared.v_empty, block, BLOCK, BITS,
+                shared.v_empty, place, BLOCK,
             )  # fmt: skip
-            block += 1 << (BITS - BLOCK_BITS)
+            place += 1
         if is_new_round and left > 1:
-            units = load_queries(queries, shared, turn, tile, head, units, SHAPE, BLOCK, IS_TALL)
+            units = load_queries(queries, shared, turn, tile, head, units, SHAPE, BLOCK)
 
 
 @gluon.jit
-def _copy_block(
-    ptrs, is_token, blocks, full, empty, block, BLOCK: gl.constexpr, BITS: gl.constexpr
-):
-    """Begin to copy a block to its place, or to its two places."""
-    stage = block % BLOCK.NUM_STAGES
-    phase = ((block // BLOCK.NUM_STAGES) & 1) ^ 1
-    mbarrier.wait(empty.index(stage), phase)
-    if BITS > BLOCK_BITS:
-        mbarrier.wait(empty.index(stage + 1), phase)
-        place = as_pairs(blocks, BLOCK).index(stage // 2)
-        async_copy.async_copy_global_to_shared(place, ptrs, mask=is_token)
-        async_copy.mbarrier_arrive(full.index(stage + 1), increment_count=False)
+def _copy_rows(ptrs, is_token, places, full, empty, place, BLOCK: gl.constexpr):
+    """Begin to copy rows to their place in a block."""
+    KV: gl.constexpr = places.shape[1]
+    stage = place % BLOCK.NUM_STAGES
+    mbarrier.wait(empty.index(stage), ((place // BLOCK.NUM_STAGES) & 1) ^ 1)
+    block = as_blocks(places, BLOCK).index(stage // BLOCK.NUM_PLACES)
+    if BLOCK.NUM_PLACES == 1:
+        async_copy.async_copy_global_to_shared(block, ptrs, mask=is_token)
+    elif stage % 2 == 0:
+        async_copy.async_copy_global_to_shared(block.slice(0, KV), ptrs, mask=is_token)
     else:
-        async_copy.async_copy_global_to_shared(blocks.index(stage), ptrs, mask=is_token)
+        async_copy.async_copy_global_to_shared(block.slice(KV, KV), ptrs, mask=is_token)
     async_copy.mbarrier_arrive(full.index(stage), increment_count=False)
 
 

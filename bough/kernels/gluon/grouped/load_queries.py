@@ -19,45 +19,39 @@ ROW = gl.constexpr(gl.SliceLayout(1, ROWS))
 
 @gluon.jit
 def load_queries(
-    queries, shared, turn, tile, head, units, SHAPE: gl.constexpr, BLOCK: gl.constexpr,
-    IS_TALL: gl.constexpr,
-):  # fmt: skip
+    queries, shared, turn, tile, head, units, SHAPE: gl.constexpr, BLOCK: gl.constexpr
+):
     """Begin to copy each consumer's rows from `head` on; return the numbers of query tiles so far.
 
     A tall tile's rows are shared out among the consumers; of others, each has a pack of heads.
     """
     first, second = units
-    other = head + (1 << tile.pack_bits)
-    if IS_TALL:
+    half = gl.where(tile.num_rows > MANY_ROWS, 1, 0)
+    has_second = count_lanes(tile) + half == 2
+    other = head + gl.where(half == 1, 0, 1 << tile.pack_bits)
+    if BLOCK.HAS_FEW and tile.num_rows <= FEW_ROWS:
+        _load_rows(queries, shared, turn, tile, head, first, 0, 0, FEW_ROWS, SHAPE)
+        if has_second:
+            _load_rows(queries, shared, turn, tile, other, second, 1, 0, FEW_ROWS, SHAPE)
+    if BLOCK.HAS_MANY and tile.num_rows > FEW_ROWS:
         _load_rows(queries, shared, turn, tile, head, first, 0, 0, MANY_ROWS, SHAPE)
-        _load_rows(queries, shared, turn, tile, head, second, 1, MANY_ROWS, MANY_ROWS, SHAPE)
-        second += 1
-    else:
-        lanes = count_lanes(tile)
-        if BLOCK.HAS_FEW and tile.num_rows <= FEW_ROWS:
-            _load_rows(queries, shared, turn, tile, head, first, 0, 0, FEW_ROWS, SHAPE)
-            if lanes == 2:
-                _load_rows(queries, shared, turn, tile, other, second, 1, 0, FEW_ROWS, SHAPE)
-        if BLOCK.HAS_MANY and tile.num_rows > FEW_ROWS:
-            _load_rows(queries, shared, turn, tile, head, first, 0, 0, MANY_ROWS, SHAPE)
-            if lanes == 2:
-                _load_rows(queries, shared, turn, tile, other, second, 1, 0, MANY_ROWS, SHAPE)
-        second += lanes - 1
-    return first + 1, second
+        if has_second:
+            _load_rows(queries, shared, turn, tile, other, second, 1, half, MANY_ROWS, SHAPE)
+    return first + 1, second + has_second.to(gl.int32)
 
 
 @gluon.jit
 def _load_rows(
-    queries, shared, turn, tile, head, unit, GROUP: gl.constexpr, FIRST: gl.constexpr,
-    NUM: gl.constexpr, SHAPE: gl.constexpr,
+    queries, shared, turn, tile, head, unit, GROUP: gl.constexpr, half, NUM: gl.constexpr,
+    SHAPE: gl.constexpr,
 ):  # fmt: skip
-    """Begin to copy one consumer's query tile, NUM rows from row FIRST on; zeros beyond them."""
+    """Begin to copy one consumer's query tile, NUM rows of a half; zeros beyond them."""
     offs_dim = gl.arange(0, SHAPE.NOPE_DIM + SHAPE.ROPE_DIM, layout=gl.SliceLayout(0, ROWS))
-    row = FIRST + gl.arange(0, NUM, layout=ROW)
+    row = half * MANY_ROWS + gl.arange(0, NUM, layout=ROW)
     if NUM == FEW_ROWS:
         part, row = unpack_rows(tile, row)
         head += part
-    query = read_rows(shared.claims, turn, FIRST, NUM, ROW).query.to(gl.int64)
+    query = read_rows(shared.claims, turn, half, NUM, ROW).query.to(gl.int64)
     q_head = head * SHAPE.GROUP_SIZE + row % SHAPE.GROUP_SIZE
     ptrs = queries.ptr + query * queries.stride_token + q_head * queries.stride_head
     slot = GROUP * 2 + unit % 2

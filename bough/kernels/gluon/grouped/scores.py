@@ -14,12 +14,26 @@ from bough.kernels.triton.softmax import LOG2_E
 
 
 @gluon.jit
-def await_keys(shared, stage, phase, SHAPE: gl.constexpr):
+def await_keys(shared, stage, phase, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     """Wait for all that the scores of a block read: of tied specs, the values too."""
-    mbarrier.wait(shared.k_full.index(stage), phase)
     if SHAPE.ROPE_DIM > 0:
-        mbarrier.wait(shared.v_full.index(stage), phase)
+        _await_places(shared.v_full, stage, phase, BLOCK)
+    _await_places(shared.k_full, stage, phase, BLOCK)
     fence_async_shared()
+
+
+@gluon.jit
+def await_values(shared, stage, phase, BLOCK: gl.constexpr):
+    """Wait for the values of a block."""
+    _await_places(shared.v_full, stage, phase, BLOCK)
+    fence_async_shared()
+
+
+@gluon.jit
+def _await_places(full, stage, phase, BLOCK: gl.constexpr):
+    NUM_PLACES: gl.constexpr = BLOCK.NUM_PLACES
+    for at in gl.static_range(NUM_PLACES):
+        mbarrier.wait(full.index(stage + at), phase)
 
 
 @gluon.jit

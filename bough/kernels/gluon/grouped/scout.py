@@ -23,7 +23,6 @@ from bough.kernels.gluon.grouped.tile import (
     count_lanes,
     count_rounds,
     find_segment,
-    tall_places,
 )
 
 ONE = gl.constexpr(gl.BlockedLayout([1], [32], [1], [0]))
@@ -46,7 +45,7 @@ def scout_items(tables, shared, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
         rounds = count_rounds(tile)
         lanes = count_lanes(tile)
         is_tall = tile.num_rows > MANY_ROWS
-        block += rounds * lanes * tile.num_blocks * gl.where(is_tall, tall_places(BLOCK), 1)
+        block += rounds * lanes * tile.num_blocks * BLOCK.NUM_PLACES
         unit_0 += rounds
         unit_1 += gl.where(is_tall, rounds, rounds * (lanes - 1))
         mbarrier.wait(claims.wanted.index(0), turn & 1)
@@ -81,9 +80,7 @@ def _publish(claims, turn, tile, rows):
 
 
 @gluon.jit
-def _find_item(
-    tables, at, block, unit_0, unit_1, SHAPE: gl.constexpr, BLOCK: gl.constexpr
-):
+def _find_item(tables, at, block, unit_0, unit_1, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     """Look up item number `at`, which begins at some numbers of blocks and query tiles."""
     item = gl.load(tables.items + at)
     tile = item // SHAPE.NUM_KV_HEADS
@@ -101,14 +98,14 @@ def _find_item(
         pack_bits = gl.where(fits, bits, pack_bits)
     rows = _find_rows(tables, query_begin, num_rows, pack_bits, SHAPE)
     # Of a tile's queries, the last sees as far into it as any other.
-    newest = gl.load(tables.query_position + gl.load(
-        tables.query_indices + query_begin + num_queries - 1
-    ))
+    newest = gl.load(
+        tables.query_position + gl.load(tables.query_indices + query_begin + num_queries - 1)
+    )
     oldest = gl.load(tables.query_position + gl.load(tables.query_indices + query_begin))
     if tables.query_hidden is not None:
         # A draft may hide any of the 64 tokens before it.
         oldest -= 64
-    token_bits = gl.where(num_rows > MANY_ROWS, BLOCK.TALL_BITS, BLOCK_BITS - pack_bits)
+    token_bits = BLOCK_BITS + BLOCK.NUM_PLACES - 1 - pack_bits
     num_blocks = 0
     for segment in range(first_segment, last_segment):
         _, num_tokens = find_segment(tables, segment, newest)

@@ -24,8 +24,9 @@ class Shared(NamedTuple):
 
 
 @gluon.jit
-def as_pairs(blocks, BLOCK: gl.constexpr):
-    """The same places two by two, for blocks of twice as many rows."""
-    KV: gl.constexpr = blocks.shape[1]
-    DIM: gl.constexpr = blocks.shape[2]
-    return blocks._reinterpret(blocks.dtype, [BLOCK.NUM_STAGES // 2, 2 * KV, DIM], blocks.layout)
+def as_blocks(places, BLOCK: gl.constexpr):
+    """The same places block by block."""
+    KV: gl.constexpr = BLOCK.NUM_PLACES * places.shape[1]
+    DIM: gl.constexpr = places.shape[2]
+    NUM: gl.constexpr = BLOCK.NUM_STAGES // BLOCK.NUM_PLACES
+    return places._reinterpret(places.dtype, [NUM, KV, DIM], places.layout)

@@ -26,12 +26,6 @@ def key_columns(shape):
     return shape.ROPE_DIM if shape.ROPE_DIM > 0 else shape.NOPE_DIM
 
 
-@triton.constexpr_function
-def tall_places(block):
-    """Places that a block of a tall tile takes."""
-    return 1 << max(0, block.TALL_BITS - BLOCK_BITS.value)
-
-
 class Tile(NamedTuple):
     """One item: a tile's rows on `num_heads` stored heads from `first_head` on.
 

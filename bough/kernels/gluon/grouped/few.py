@@ -19,6 +19,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from bough.kernels.gluon.grouped.claim import read_rows
 from bough.kernels.gluon.grouped.scores import (
     await_keys,
+    await_values,
     cap_scores,
     find_visible,
     is_partly_hidden,
@@ -82,7 +83,7 @@ def attend_columns(
                 stage = here % BLOCK.NUM_STAGES
                 phase = (here // BLOCK.NUM_STAGES) & 1
                 here += lanes
-                await_keys(shared, stage, phase, SHAPE)
+                await_keys(shared, stage, phase, SHAPE, BLOCK)
                 k = shared.k_blocks.index(stage)
                 v = shared.v_blocks.index(stage)
                 score = score_block(q_rows, k, v, no_scores, SHAPE, True)
@@ -108,8 +109,7 @@ def attend_columns(
                 weights.store(weight.to(weights.dtype))
                 fence_async_shared()
                 gl.thread_barrier()
-                mbarrier.wait(shared.v_full.index(stage), phase)
-                fence_async_shared()
+                await_values(shared, stage, phase, BLOCK)
                 acc = warpgroup_mma(v.permute((1, 0)), weights, acc, is_async=True)
                 acc = warpgroup_mma_wait(0, deps=[acc])
                 mbarrier.arrive(shared.v_empty.index(stage), count=2)

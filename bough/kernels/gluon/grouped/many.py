@@ -18,12 +18,13 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from bough.kernels.gluon.grouped.claim import read_item, read_rows
 from bough.kernels.gluon.grouped.scores import (
     await_keys,
+    await_values,
     cap_scores,
     find_visible,
     is_partly_hidden,
     score_block,
 )
-from bough.kernels.gluon.grouped.shared import as_pairs
+from bough.kernels.gluon.grouped.shared import as_blocks
 from bough.kernels.gluon.grouped.states import store_states
 from bough.kernels.gluon.grouped.tile import (
     BLOCK_BITS,
@@ -31,22 +32,17 @@ from bough.kernels.gluon.grouped.tile import (
     count_lanes,
     count_rounds,
     find_segment,
-    tall_places,
 )
 from bough.kernels.gluon.softmax import weigh
 
 
 @gluon.jit
-def attend_rows(
-    GROUP: gl.constexpr, outer, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr,
-    IS_TALL: gl.constexpr,
-):  # fmt: skip
+def attend_rows(GROUP: gl.constexpr, outer, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     """One consumer: half of the rows of a tall item on each of its heads, else every other head."""
     sinks_ptr, tables, states, scale, shared = outer
     DIM: gl.constexpr = SHAPE.V_DIM
-    BITS: gl.constexpr = BLOCK.TALL_BITS if IS_TALL else BLOCK_BITS
-    NUM_PLACES: gl.constexpr = tall_places(BLOCK) if IS_TALL else 1
-    KV: gl.constexpr = 1 << BITS
+    NUM_PLACES: gl.constexpr = BLOCK.NUM_PLACES
+    KV: gl.constexpr = NUM_PLACES << BLOCK_BITS
     SCORE: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, KV, 16]
     )
@@ -56,23 +52,19 @@ def attend_rows(
     WEIGHT: gl.constexpr = gl.DotOperandLayout(0, OUT, 2)
     SCORE_ROW: gl.constexpr = gl.SliceLayout(1, SCORE)
     OUT_ROW: gl.constexpr = gl.SliceLayout(1, OUT)
-    FIRST_ROW: gl.constexpr = GROUP * MANY_ROWS if IS_TALL else 0
-    LANE: gl.constexpr = 0 if IS_TALL else GROUP
-    if NUM_PLACES > 1:
-        k_blocks = as_pairs(shared.k_blocks, BLOCK)
-        v_blocks = as_pairs(shared.v_blocks, BLOCK)
-    else:
-        k_blocks = shared.k_blocks
-        v_blocks = shared.v_blocks
+    is_tall = tile.num_rows > MANY_ROWS
+    half = gl.where(is_tall, GROUP, 0)
+    lane = GROUP - half
+    k_blocks = as_blocks(shared.k_blocks, BLOCK)
+    v_blocks = as_blocks(shared.v_blocks, BLOCK)
     block = tile.block
-    row = FIRST_ROW + gl.arange(0, MANY_ROWS, layout=OUT_ROW)
     no_scores = gl.zeros([MANY_ROWS, KV], gl.float32, SCORE)
     dtype: gl.constexpr = shared.v_blocks.dtype
-    lanes = 1 if IS_TALL else count_lanes(tile)
+    lanes = count_lanes(tile)
     head = tile.first_head
     unit = tile.unit_1 if GROUP == 1 else tile.unit_0
     for _ in range(count_rounds(tile)):
-        if lanes > LANE:
+        if lanes > lane:
             slot = GROUP * 2 + unit % 2
             mbarrier.wait(shared.q_full.index(slot), (unit // 2) & 1)
             fence_async_shared()
@@ -84,17 +76,17 @@ def attend_rows(
             low = 0
             origin = tile.origin
             num_tokens = tile.num_tokens
-            here = block + LANE
+            here = block + lane
             stage = here % BLOCK.NUM_STAGES
             phase = (here // BLOCK.NUM_STAGES) & 1
-            await_keys(shared, stage, phase, SHAPE)
+            await_keys(shared, stage, phase, SHAPE, BLOCK)
             k = k_blocks.index(stage // NUM_PLACES)
             v = v_blocks.index(stage // NUM_PLACES)
             score = score_block(q, k, v, no_scores, SHAPE, False)
             score = warpgroup_mma_wait(0, deps=[score])
-            _release(shared.k_empty, stage, IS_TALL, NUM_PLACES)
+            _release(shared.k_empty, stage, is_tall, NUM_PLACES)
             score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
-            score = _hide(score, origin, low, num_tokens, tables, shared, turn, tile, FIRST_ROW, SHAPE)
+            score = _hide(score, origin, low, num_tokens, tables, shared, turn, tile, half, SHAPE)
             weight, decay, peak = weigh(score, peak, factor, 1)
             total = total * decay + gl.sum(weight, 1)
             p = gl.convert_layout(weight.to(dtype), WEIGHT)
@@ -109,64 +101,63 @@ def attend_rows(
                 here += lanes * NUM_PLACES
                 stage = here % BLOCK.NUM_STAGES
                 phase = (here // BLOCK.NUM_STAGES) & 1
-                await_keys(shared, stage, phase, SHAPE)
+                await_keys(shared, stage, phase, SHAPE, BLOCK)
                 k = k_blocks.index(stage // NUM_PLACES)
                 v = v_blocks.index(stage // NUM_PLACES)
                 next_score = score_block(q, k, v, no_scores, SHAPE, False)
-                mbarrier.wait(shared.v_full.index(before), phase_before)
-                fence_async_shared()
+                await_values(shared, before, phase_before, BLOCK)
                 v = v_blocks.index(before // NUM_PLACES)
                 next_acc = warpgroup_mma(p, v, acc, is_async=True)
                 score = warpgroup_mma_wait(1, deps=[next_score])
-                _release(shared.k_empty, stage, IS_TALL, NUM_PLACES)
+                _release(shared.k_empty, stage, is_tall, NUM_PLACES)
                 score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
-                score = _hide(score, origin, low, num_tokens, tables, shared, turn, tile, FIRST_ROW, SHAPE)
+                score = _hide(
+                    score, origin, low, num_tokens, tables, shared, turn, tile, half, SHAPE
+                )
                 weight, decay, peak = weigh(score, peak, factor, 1)
                 total = total * decay + gl.sum(weight, 1)
                 acc = warpgroup_mma_wait(0, deps=[next_acc])
-                _release(shared.v_empty, before, IS_TALL, NUM_PLACES)
+                _release(shared.v_empty, before, is_tall, NUM_PLACES)
                 acc = acc * gl.convert_layout(decay, OUT_ROW)[:, None]
                 p = gl.convert_layout(weight.to(dtype), WEIGHT)
-            mbarrier.wait(shared.v_full.index(stage), phase)
-            fence_async_shared()
+            await_values(shared, stage, phase, BLOCK)
             v = v_blocks.index(stage // NUM_PLACES)
             acc = warpgroup_mma(p, v, acc, is_async=True)
             acc = warpgroup_mma_wait(0, deps=[acc])
-            _release(shared.v_empty, stage, IS_TALL, NUM_PLACES)
+            _release(shared.v_empty, stage, is_tall, NUM_PLACES)
             mbarrier.arrive(shared.q_empty.index(slot), count=1)
             unit += 1
             # Read again and late: until here registers are scarce.
             tile = read_item(shared.claims, turn)
-            rows = read_rows(shared.claims, turn, FIRST_ROW, MANY_ROWS, OUT_ROW)
+            rows = read_rows(shared.claims, turn, half, MANY_ROWS, OUT_ROW)
+            row = half * MANY_ROWS + gl.arange(0, MANY_ROWS, layout=OUT_ROW)
             store_states(
-                sinks_ptr, states, tile, head + LANE, row, rows, gl.convert_layout(peak, OUT_ROW),
+                sinks_ptr, states, tile, head + lane, row, rows, gl.convert_layout(peak, OUT_ROW),
                 gl.convert_layout(total, OUT_ROW), acc, SHAPE, 1,
             )  # fmt: skip
-            block = here - LANE + lanes * NUM_PLACES
+            block = here - lane + lanes * NUM_PLACES
         else:
             block += lanes * tile.num_blocks * NUM_PLACES
         head += lanes
 
 
 @gluon.jit
-def _release(empty, stage, IS_TALL: gl.constexpr, NUM_PLACES: gl.constexpr):
+def _release(empty, stage, is_tall, NUM_PLACES: gl.constexpr):
     """Give a block back: two consumers read those of tall tiles, one answers for both of others."""
     for at in gl.static_range(NUM_PLACES):
-        mbarrier.arrive(empty.index(stage + at), count=1 if IS_TALL else 2)
+        mbarrier.arrive(empty.index(stage + at), count=1)
+        mbarrier.arrive(empty.index(stage + at), count=1, pred=is_tall == 0)
 
 
 @gluon.jit
-def _hide(
-    score, origin, low, num_tokens, tables, shared, turn, tile, FIRST_ROW: gl.constexpr,
-    SHAPE: gl.constexpr,
-):  # fmt: skip
+def _hide(score, origin, low, num_tokens, tables, shared, turn, tile, half, SHAPE: gl.constexpr):
     """Mask what rows do not see of the block at `low`."""
     KV: gl.constexpr = score.shape[1]
     end = origin + num_tokens
     if is_partly_hidden(origin + low, end, tile, KV, SHAPE.WINDOW):
         ROW: gl.constexpr = gl.SliceLayout(1, score.type.layout)
         COLUMN: gl.constexpr = gl.SliceLayout(0, score.type.layout)
-        rows = read_rows(shared.claims, turn, FIRST_ROW, MANY_ROWS, ROW)
+        rows = read_rows(shared.claims, turn, half, MANY_ROWS, ROW)
         place = origin + low + gl.arange(0, KV, layout=COLUMN)
         sees = find_visible(tables, rows, place, end, SHAPE, 1)
         score = gl.where(sees, score, float("-inf"))

@@ -152,7 +152,7 @@ _HOPPER: dict[str, Any] = {
     "row_quantum": 16,
     "tiling": Tiling((16, 64), joined_seconds=4e-6),
     "latent_tiling": Tiling((16, 64, 128)),
-    "paired_tiling": None,
+    "paired_tiling": PAIRED_TILING,
     "most_sums": 128 * 256,
     "kv_quantum": 64,
     "is_split_by_head": True,

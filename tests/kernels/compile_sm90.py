@@ -32,6 +32,7 @@ from bough.kernels.triton.config import merge_block, tile_config
 from bough.kernels.triton.join_states import join_states
 from bough.kernels.triton.merge_states import merge_states
 from bough.kernels.triton.padding import padded
+from bough.plan.cost import CostModel
 from bough.spec import NUM_SCALES, AttentionSpec
 
 SPECS = (
@@ -68,7 +69,8 @@ def attend_source(
     text: str, dtype: str, has_drafts: bool
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     spec, is_fp8 = AttentionSpec.parse(text), dtype == "fp8e4nv"
-    shape = tile_config(spec, Device.named("h100").tiling.heights[-1], ITEMSIZE[dtype])
+    cost = CostModel(spec=spec, device=Device.named("h100"), itemsize=ITEMSIZE[dtype])
+    shape = tile_config(spec, cost.tile_heights[-1], ITEMSIZE[dtype])
     names = ("fp8e4nv", "i16", "bf16", "i32") if is_fp8 else (dtype,) * 4
     signature = {
         "queries": Queries("*fp16" if is_fp8 else f"*{dtype}", "i32", "i32"),
@@ -95,6 +97,7 @@ def attend_source(
         ),
         "SMALL": shape.small,
         "BLOCK": shape.block,
+        "MOST_HEADS": cost.least_heads,
     }
     options = {"num_warps": shape.num_warps, "maxnreg": shape.max_registers}
     return attend_tiles, {**signature, **constants}, options

@@ -59,7 +59,7 @@ def assert_graph_serves(
         num_queries=8,
         num_query_rows=500,
         num_partials=600,
-        num_pages=900,
+        num_pages=2000,
     )
     table = np.arange(8 * 2560 // page_size, dtype=np.int32).reshape(8, -1)
     forest = Forest.from_page_table(table, np.array(GROWING_LENS), page_size)

@@ -46,7 +46,7 @@ def test_makespan_is_near_the_lower_bound_on_named_workloads(suite: str) -> None
             read = AttentionSpec.parse(spec).kv_bytes(forest.num_unique_tokens, 2)
             assert schedule.lower_bound >= read / H100.bandwidth * (1 - 1e-9), (text, spec)
             # Beyond that only where finer tiles would cost more in merging than they save.
-            near = 1.3 * schedule.lower_bound + 0.5 * schedule.merge_seconds
+            near = 1.4 * schedule.lower_bound + 0.5 * schedule.merge_seconds
             assert schedule.makespan <= near, (text, spec)
 
 
@@ -135,7 +135,7 @@ def test_sharing_is_never_predicted_to_cost_more_than_reading_all_apart(forest: 
 def test_prefill_visits_only_the_tokens_before_each_block_of_queries() -> None:
     forest = Forest.from_page_table([list(range(64))], [1024], 16, [1024])
     schedule = make_schedule(forest, cost_on(H100))
-    per_block = H100.tiling.heights[-1] // GQA.group_size
+    per_block = PAIRED_TILING.heights[-1] // GQA.group_size
     causal = sum(range(per_block, 1025, per_block))
     assert schedule.num_tokens_read == causal
 

@@ -23,11 +23,13 @@ def attend_tiles(
     SHAPE: tl.constexpr,
     SMALL: tl.constexpr,
     BLOCK: tl.constexpr,
+    MOST_HEADS: tl.constexpr,
 ):
     """Attend rows to segments; write outputs, or partials of queries that other tiles see too.
 
-    Tiles of at most `SMALL.BLOCK_Q` rows run at that height, on all heads of the item; others have
-    one head an item and run `BLOCK.BLOCK_Q` rows at a time, slice `program_id(1)` here.
+    Tiles of at most `SMALL.BLOCK_Q` rows run at that height, on all heads of the item; of others,
+    which have at most MOST_HEADS, slice `program_id(1)` of `BLOCK.BLOCK_Q` rows runs here, on head
+    `program_id(2)` of the item.
     """
     program = tl.program_id(0)
     if program < tl.load(tables.num_items):
@@ -36,13 +38,18 @@ def attend_tiles(
         head = item % SHAPE.NUM_KV_HEADS
         num_rows = tl.load(tables.tile_num_queries + tile) * SHAPE.GROUP_SIZE
         first_row = tl.program_id(1) * BLOCK.BLOCK_Q
+        is_own = first_row < num_rows
+        if MOST_HEADS > 1:
+            is_own = is_own & (tl.program_id(2) < tl.load(tables.tile_num_heads + tile))
         if num_rows <= SMALL.BLOCK_Q:
-            if first_row == 0:
+            if first_row + tl.program_id(2) == 0:
                 attend_heads(
                     queries, kv, sinks_ptr, tables, states, scale, tile, head, num_rows,
                     SHAPE, SMALL,
                 )  # fmt: skip
-        elif first_row < num_rows:
+        elif is_own:
+            if MOST_HEADS > 1:
+                head += tl.program_id(2)
             _attend_rows(
                 queries, kv, sinks_ptr, tables, states, scale, tile, head, first_row,
                 num_rows, SHAPE, BLOCK,

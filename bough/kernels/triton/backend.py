@@ -49,7 +49,7 @@ class TritonBackend:
         plan: Plan,
         states: States,
     ) -> None:
-        """Launch one program an item, or a slice of its rows."""
+        """Launch one program an item, or a slice of its rows on a head."""
         spec, most_rows = plan.cost.spec, plan.cost.tile_heights[-1]
         stored = stored_of(kv, spec)
         # Queries meet fp8 as fp16, of which every e4m3 number is one.
@@ -58,7 +58,7 @@ class TritonBackend:
         itemsize = 4 if q.dtype == torch.float32 else stored.key.ptr.element_size()
         config = tile_config(spec, most_rows, itemsize)
         num_slices = config.num_slices(plan.most_tile_queries * spec.group_size)
-        attend_tiles[(plan.num_launched_items, num_slices)](
+        attend_tiles[(plan.num_launched_items, num_slices, plan.cost.least_heads)](
             queries_of(rows),
             stored,
             states.lse if sinks is None else sinks,
@@ -68,6 +68,7 @@ class TritonBackend:
             SHAPE=shape_of(plan, has_sinks=sinks is not None, is_fp8=is_fp8),
             SMALL=config.small,
             BLOCK=config.block,
+            MOST_HEADS=plan.cost.least_heads,
             num_warps=config.num_warps,
             maxnreg=config.max_registers,
         )
@@ -102,11 +103,6 @@ def _check(q: torch.Tensor, kv: KV, spec: AttentionSpec, plan: Plan) -> None:
         raise NotImplementedError(
             f"backend triton takes plans split by head, got one for {plan.cost.device.name}; "
             "what works: plans for a GPU"
-        )
-    if plan.cost.tiling.least_heads > 1:
-        raise NotImplementedError(
-            f"backend triton takes plans whose taller tiles have one head, got "
-            f"{plan.cost.tiling.least_heads}; what works: a device without paired_tiling"
         )
 
 

@@ -110,5 +110,6 @@ def merge_block(most_partials: int, v_dim: int) -> MergeBlock:
     columns = padded(v_dim)
     if most_partials <= 4:
         return MergeBlock(partials=1, heads=8, columns=columns)
-    partials = min(16, 1 << (most_partials - 1).bit_length())
-    return MergeBlock(partials=partials, heads=16 // partials, columns=columns)
+    most = 32 if columns <= 128 else 16
+    partials = min(most, 1 << (most_partials - 1).bit_length())
+    return MergeBlock(partials=partials, heads=max(1, 16 // partials), columns=columns)

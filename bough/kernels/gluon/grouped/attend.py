@@ -8,12 +8,12 @@ from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared
 
 from bough.kernels.gluon.barriers import new_barriers
 from bough.kernels.gluon.grouped.claim import end_item, new_claims, next_item
+from bough.kernels.gluon.grouped.few import attend_columns
 from bough.kernels.gluon.grouped.load import load_items
 from bough.kernels.gluon.grouped.load_queries import NUM_WARPS
+from bough.kernels.gluon.grouped.many import attend_rows
 from bough.kernels.gluon.grouped.scout import scout_items
 from bough.kernels.gluon.grouped.shared import Shared
-from bough.kernels.gluon.grouped.many import attend_rows
-from bough.kernels.gluon.grouped.few import attend_columns
 from bough.kernels.gluon.grouped.tile import (
     BLOCK_BITS,
     FEW_ROWS,
@@ -79,7 +79,7 @@ def attend_grouped(
 @gluon.jit
 def _attend_items(GROUP: gl.constexpr, outer, weights, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     """One consumer: its part of every item that the scout takes."""
-    _, tables, _, _, shared = outer
+    shared = outer[4]
     turn = 0
     tile = next_item(shared.claims, turn)
     while tile.num_rows > 0:

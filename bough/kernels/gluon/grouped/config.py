@@ -21,8 +21,8 @@ class BlockShape(NamedTuple):
     """Compile-time shape of `attend_grouped`.
 
     It is compiled for the heights of tiles that a plan has: few rows, many, or both. A program has
-    NUM_STAGES places for 64 rows of either plane, of which a block takes NUM_PLACES; registers are a
-    thread's.
+    NUM_STAGES places for 64 rows of either plane, of which a block takes NUM_PLACES; registers are
+    those of a thread.
     """
 
     HAS_FEW: bool

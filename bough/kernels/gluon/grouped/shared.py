@@ -11,7 +11,7 @@ from triton.experimental.gluon import language as gl
 class Shared(NamedTuple):
     """Rings of query tiles, two a consumer, and of blocks of keys and values."""
 
-    claims: Claims
+    claims: Any
     q_tiles: Any
     q_full: Any
     q_empty: Any

@@ -97,12 +97,9 @@ def store_kv(kv: KV, new: KV, slots: torch.Tensor, *, backend: str | None = None
 
 
 def _preferred(q: torch.Tensor, kv: KV, plan: Plan) -> str | None:
-    """Name the backend written for a call on a card; None where any of the device's will do.
-
-    KV in fp8 goes to `gluon` by name only.
-    """
-    is_asked = q.device.type == "cuda" and not isinstance(kv, QuantizedKV)
-    return "gluon" if is_asked and refusal(q, kv, plan) is None else None
+    """Name the backend written for a call on a card; None where any of the device's will do."""
+    is_taken = q.device.type == "cuda" and refusal(q, kv, plan) is None
+    return "gluon" if is_taken else None
 
 
 def _backend(name: str | None, device: torch.device) -> Backend:

@@ -89,6 +89,8 @@ _CPU = (
     "1,8|4000,16",
     "1|4096",
 )
+# Tied against untied keys and values of as many stored heads.
+_TIED = ("128|8192", "64|8192", "128|2048")
 
 
 def _in_whole_pages(text: str) -> str:
@@ -113,6 +115,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "latent": (*_for_each(_LATENTS, _LATENT), *_for_each(["mla:32"], _ALONE)),
     "latent-ranks": _for_each(_RANKS, _RANK),
     "latent-trees": _for_each([*_LATENTS, "gta:32:8:128"], _LATENT_TREES),
+    "tied": _for_each(["gta:32:8:128", "gqa:32:8:128"], _TIED),
     "fp8": tuple(f"{text} kv=fp8" for text in _FP8),
     "drafts": _for_each(["gqa:32:8:128", "mla:128"], _DRAFTS),
     # A chunk of new tokens: alone, below a prefix, and four below one prefix.

@@ -34,6 +34,7 @@ from bough.kernels.triton.merge_states import merge_states
 from bough.kernels.triton.padding import padded
 from bough.plan.cost import CostModel
 from bough.spec import NUM_SCALES, AttentionSpec
+from tests.kernels.machine_code import find_unwritten
 
 SPECS = (
     "gqa:32:8:64",
@@ -54,6 +55,7 @@ FP8_SPECS = (
     "gqa:16:8:256",
     "gta:32:8:128",
     "gla:32:2",
+    "gla:64:4:128:32",
     "mla:16",
 )
 ITEMSIZE = {"bf16": 2, "fp32": 4, "fp8e4nv": 1}
@@ -157,22 +159,24 @@ def compile_kernel(kernel: Any, arguments: dict[str, Any], options: dict[str, An
 
 
 def assemble(compiled: Any) -> dict[str, int]:
-    """Registers, spilled bytes and shared memory of a compiled kernel."""
-    ptxas = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
+    """Registers, spilled bytes and shared memory of a compiled kernel, and uniform registers that
+    it reads before anything has written to them."""
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "kernel.ptx"
+        source, binary = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
         source.write_text(compiled.asm["ptx"])
-        said = subprocess.run(
-            [ptxas, "-v", "--gpu-name", "sm_90a", source, "-o", Path(folder) / "kernel.cubin"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stderr
+        said = _run("ptxas", "-v", "--gpu-name", "sm_90a", source, "-o", binary).stderr
+        machine_code = _run("nvdisasm", "-c", binary).stdout
     return {
         "registers": int(re.findall(r"Used (\d+) registers", said)[0]),
         "spilled": sum(int(size) for size in re.findall(r"(\d+) bytes spill", said)),
         "shared": compiled.metadata.shared,
+        "unwritten": len(find_unwritten(machine_code)),
     }
+
+
+def _run(tool: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    path = Path(triton.__file__).parent / "backends/nvidia/bin" / tool
+    return subprocess.run([path, *arguments], capture_output=True, text=True, check=True)
 
 
 def main() -> None:

@@ -1,0 +1,35 @@
+"""What can be read off machine code as `nvdisasm` writes it."""
+
+from __future__ import annotations
+
+import re
+
+_INSTRUCTION = re.compile(r"(?:@!?U?P\w+\s+)?([A-Z0-9_.]+)\s+(.*?);")
+_UNIFORM = re.compile(r"\bUR(\d+)\b")
+# Instructions whose first operand, where it is a uniform register, is written.
+_WRITERS = ("U", "R2UR", "S2UR", "CS2UR", "REDUX", "VOTEU", "LDCU")
+
+
+def find_unwritten(machine_code: str) -> list[str]:
+    """List uniform registers whose first mention reads them.
+
+    ptxas has been seen to lose the instruction that writes one of the descriptors of a product.
+    """
+    mentioned: set[int] = set()
+    unwritten = []
+    for line in machine_code.splitlines():
+        found = _INSTRUCTION.search(re.sub(r"/\*.*?\*/", "", line))
+        if found is None:
+            continue
+        name, operands = found.groups()
+        target, _, sources = operands.partition(",")
+        is_writer = name.startswith(_WRITERS) and target.strip().startswith("UR")
+        for register in map(int, _UNIFORM.findall(sources if is_writer else operands)):
+            if register not in mentioned:
+                unwritten.append(f"UR{register}")
+                mentioned.add(register)
+        if is_writer:
+            width = 2 if ".64" in name or ".WIDE" in name else 1
+            first = int(_UNIFORM.findall(target)[0])
+            mentioned.update(range(first, first + width))
+    return unwritten

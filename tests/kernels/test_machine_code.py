@@ -1,0 +1,18 @@
+"""What is read off machine code."""
+
+from __future__ import annotations
+
+from tests.kernels.machine_code import find_unwritten
+
+
+def test_registers_that_are_read_before_they_are_written_are_found() -> None:
+    whole = """
+        /*0010*/  R2UR UR38, R121 ;
+        /*0020*/  UMOV UR39, URZ ;
+        /*0030*/  UIADD3.64 UR40, UR38, 0x2, URZ ;
+        /*0040*/  HGMMA.64x16x16.F32 R64, gdesc[UR40], R64 ;
+    """
+    assert find_unwritten(whole) == []
+    without_first = whole.replace("R2UR UR38, R121", "UIADD3 UR38, UP0, UR38, 0x2, URZ")
+    assert find_unwritten(without_first) == ["UR38"]
+    assert find_unwritten("@!PT HGMMA.64x16x16.F32 R64, gdesc[UR8], R64 ;") == ["UR8"]

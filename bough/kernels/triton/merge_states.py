@@ -27,9 +27,11 @@ def merge_states(
     once; else every program merges columns of its own.
     """
     query = tl.program_id(0)
-    if tl.load(query_num_tiles_ptr + query) != 1:
-        begin = tl.load(merge_indptr_ptr + query)
-        stop = tl.load(merge_indptr_ptr + query + 1)
+    # Asked for together: each would be waited for as long as all of them.
+    num_tiles = tl.load(query_num_tiles_ptr + query)
+    begin = tl.load(merge_indptr_ptr + query)
+    stop = tl.load(merge_indptr_ptr + query + 1)
+    if num_tiles != 1:
         of_query = merge_indices_ptr + begin
         first_head = tl.program_id(1) * BLOCK.heads
         first_column = tl.program_id(2) * BLOCK.columns
@@ -70,9 +72,13 @@ def merge_columns(
     peak = tl.full([BLOCK_HEADS], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_HEADS], tl.float32)
     acc = tl.zeros([BLOCK_HEADS, BLOCK_V], tl.float32)
+    # Which partials come next is looked up a block ahead.
+    ahead = tl.load(indices_ptr + offs_partial, mask=offs_partial < num_partials, other=0)
     for first in range(0, num_partials, BLOCK_PARTIALS):
+        partial = ahead
         mask_partial = first + offs_partial < num_partials
-        partial = tl.load(indices_ptr + first + offs_partial, mask=mask_partial, other=0)
+        after = first + BLOCK_PARTIALS + offs_partial
+        ahead = tl.load(indices_ptr + after, mask=after < num_partials, other=0)
         # [BLOCK_PARTIALS, BLOCK_HEADS]
         row = partial.to(tl.int64)[:, None] * NUM_Q_HEADS + offs_head[None, :]
         mask = mask_partial[:, None] & mask_head[None, :]

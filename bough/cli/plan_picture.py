@@ -109,7 +109,7 @@ def _draw_workers(axes: Axes, plan: Plan, colours: Points) -> None:
     """Time from left to right, a line a worker; then the merge."""
     schedule = plan.schedule
     tile = schedule.worker_items // schedule.num_head_splits
-    took = schedule.tile_seconds[tile] * 1e6
+    took = schedule.worker_seconds * 1e6
     counts = np.diff(schedule.worker_indptr)
     worker = np.repeat(np.arange(len(counts)), counts)
     ended = np.cumsum(took)

@@ -54,9 +54,7 @@ def load_chart(plan: Plan) -> RenderableType:
 def worker_loads(plan: Plan) -> np.ndarray:
     """[num_workers] expected seconds of each worker's tiles."""
     schedule = plan.schedule
-    cost = schedule.tile_seconds[schedule.worker_items // schedule.num_head_splits]
-    worker = np.repeat(np.arange(len(schedule.worker_indptr) - 1), np.diff(schedule.worker_indptr))
-    return np.bincount(worker, cost, len(schedule.worker_indptr) - 1)
+    return np.bincount(schedule.assignment.worker, schedule.item_seconds, schedule.num_workers)
 
 
 def _grow(

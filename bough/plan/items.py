@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ class Items(NamedTuple):
     """What programs run.
 
     Attributes:
-        item: [num_items] `tile * num_head_splits + first head`, by falling cost.
+        item: [num_items] `tile * num_head_splits + first head`, by falling cost but for the first
+            of every worker, which are spread.
         seconds: [num_items] what each takes.
     """
 
@@ -24,13 +26,16 @@ class Items(NamedTuple):
     seconds: Seconds
 
 
-def list_items(num_heads: Index, tile_seconds: Seconds, num_head_splits: int) -> Items:
-    """List the items of every tile, by falling cost.
+def list_items(
+    num_heads: Index, tile_seconds: Seconds, num_head_splits: int, num_workers: int
+) -> Items:
+    """List the items of every tile.
 
     Args:
         num_heads: [num_tiles] head splits that an item of each tile covers.
         tile_seconds: [num_tiles] what an item of each tile takes.
         num_head_splits: head splits of each tile.
+        num_workers: workers that run side by side.
     """
     order = falling(tile_seconds)
     step = num_heads[order]
@@ -40,7 +45,23 @@ def list_items(num_heads: Index, tile_seconds: Seconds, num_head_splits: int) ->
     first = order * num_head_splits - (ends - per_tile) * step
     item = first.repeat(per_tile)
     item += np.arange(len(item)) * step.repeat(per_tile)
-    return Items(item, tile_seconds[order].repeat(per_tile))
+    seconds = tile_seconds[order].repeat(per_tile)
+    num_first = min(len(item), num_workers)
+    place = _spread(num_first)
+    item[:num_first] = item[place]
+    seconds[:num_first] = seconds[place]
+    return Items(item, seconds)
+
+
+def _spread(num: int) -> Index:
+    """Number things so that any run of them comes up at even distances.
+
+    Workers of neighbouring numbers share a path to memory: a run of items that read much would wait
+    for itself on it.
+    """
+    # The golden ratio's steps leave no gap much wider than another.
+    step = next(step for step in range(round(0.618 * num), num + 2) if gcd(step, num) == 1)
+    return np.arange(num) * step % max(num, 1)
 
 
 def falling(seconds: Seconds) -> Index:

@@ -45,7 +45,8 @@ class Schedule:
         merge_indices: partials in the order in which they are merged.
         query_num_tiles: [num_queries] tiles of each query.
         tile_num_heads: [num_tiles] head splits that an item of each tile covers.
-        items: [num_items] all items by falling cost.
+        items: [num_items] all items by falling cost, but for the first of every worker, which are
+            spread.
         item_seconds: [num_items] expected cost of each item.
         tile_seconds: [num_tiles] expected cost of each tile on one head split.
         tile_reading: [num_tiles] seconds that an item of each tile reads memory at an even share of
@@ -115,6 +116,11 @@ class Schedule:
         return self.items[self.assignment.worker.argsort(kind="stable")]
 
     @property
+    def worker_seconds(self) -> Seconds:
+        """[num_items] expected cost of each of `worker_items`."""
+        return self.item_seconds[self.assignment.worker.argsort(kind="stable")]
+
+    @property
     def makespan(self) -> float:
         """Expected seconds until the last worker has run its tiles."""
         return self.assignment.makespan
@@ -170,7 +176,7 @@ def _lay_out(
     work, splits = division.work, cost.num_head_splits
     item_seconds = cost.device.tile_seconds + work.rate[block] * (stop - start)
     num_heads = work.num_heads[block]
-    items = list_items(num_heads, item_seconds, splits)
+    items = list_items(num_heads, item_seconds, splits, cost.num_workers)
     return Schedule(
         tile_segment_indptr=_indptr(segments.num),
         segment_node=segments.node,

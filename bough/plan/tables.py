@@ -86,7 +86,7 @@ class PlanTables:
         num_items: [1] entries of `items` in use.
         num_claimed: [2] items that the programs of a running kernel have taken beyond the first of
             each, and programs that have ended; zeros between kernels. So one kernel at a time.
-        items: [num_tiles * num_head_splits] or fewer, by falling cost.
+        items: [num_tiles * num_head_splits] or fewer, in the order in which they are taken.
         tile_num_heads: [num_tiles] stored heads that an item of each tile covers.
         tile_segment_indptr: [num_tiles + 1].
         tile_query_begin: [num_tiles].

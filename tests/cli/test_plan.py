@@ -36,8 +36,7 @@ def test_loads_of_workers_add_up_to_the_tiles_and_the_makespan() -> None:
     loads = worker_loads(plan)
     assert len(loads) == 132
     assert loads.max() == pytest.approx(plan.schedule.makespan)
-    total = plan.schedule.tile_seconds.sum() * plan.schedule.num_head_splits
-    assert loads.sum() == pytest.approx(total)
+    assert loads.sum() == pytest.approx(plan.schedule.item_seconds.sum())
 
 
 def test_alike_nodes_are_of_one_kind_and_others_are_not() -> None:

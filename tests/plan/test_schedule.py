@@ -185,3 +185,14 @@ def test_an_empty_batch_has_an_empty_schedule() -> None:
     schedule = make_schedule(forest, cost_on(H100))
     assert schedule.num_tiles == 0
     assert "0 requests" in make_plan(forest, GQA, H100).describe()
+
+
+def test_items_fall_in_cost_and_the_first_of_alike_ones_are_spread() -> None:
+    schedule = make_schedule(forest_from_text("1,64|120000,2048"), cost_on(PAIRED))
+    seconds, workers = schedule.item_seconds, schedule.num_workers
+    assert (np.diff(seconds[workers:]) <= 0).all()
+    assert seconds[:workers].min() >= seconds[workers:].max()
+    first = schedule.tile_num_queries[schedule.items[:workers] // schedule.num_head_splits]
+    of_leaves = np.flatnonzero(first == 1)
+    assert 8 < len(of_leaves) < 66
+    assert np.diff(of_leaves).max() <= 2 * workers / len(of_leaves)

@@ -79,7 +79,7 @@ class CostModel:
         """Whether kernels of paired consumers take such keys and values."""
         spec = self.spec
         is_taken = (spec.nope_dim, spec.rope_dim, spec.v_dim) in PAIRED_DIMS
-        return is_taken and self.itemsize == 2 and spec.group_size <= PAIRED_TILING.heights[-1]
+        return is_taken and self.itemsize <= 2 and spec.group_size <= PAIRED_TILING.heights[-1]
 
     @property
     def least_heads(self) -> int:

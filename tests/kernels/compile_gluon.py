@@ -29,8 +29,10 @@ from bough.kernels.gluon.latent.config import (
 from bough.kernels.gluon.latent.narrow import attend_narrow
 from bough.kernels.gluon.latent.quantized import attend_quantized
 from bough.kernels.gluon.latent.wide import attend_wide
+from bough.kernels.gluon.quantized.attend import attend_quantized_heads
+from bough.kernels.gluon.quantized.config import block_shape as quantized_block_shape
 from bough.kernels.triton.arguments import AttentionShape, Plane, Queries, States, Stored
-from bough.spec import AttentionSpec
+from bough.spec import NUM_SCALES, AttentionSpec
 from tests.kernels.compile_sm90 import (
     assemble,
     compile_kernel,
@@ -66,6 +68,8 @@ GROUPED_CASES = (
     ("gta:32:8:128", "bf16", (16, 64, 128), 0),
     ("gta:32:8:128", "bf16", (128,), 4096),
 )
+# Grouped heads in fp8.
+FP8_GROUPED_SPECS = ("gqa:32:8:128", "gqa:32:8:128 drafts", "mha:16:64 sinks", "gta:32:8:128")
 
 
 def boxes(columns: int, dtype: str) -> str:
@@ -126,11 +130,33 @@ def compile_chosen(
 
 def compile_grouped(text: str, dtype: str, heights: tuple[int, ...], tall_tokens: int) -> Any:
     """The same over grouped heads, for a plan of tiles of some heights."""
+    spec, shape, arguments = grouped_arguments(text, dtype)
+    block = block_shape(spec, frozenset(heights), tall_tokens)
+    rows = {name: Plane(f"*{dtype}", "i32", "i32", "i32") for name in ("key", "value")}
+    arguments |= {**rows, "SHAPE": shape, "BLOCK": block}
+    return compile_gluon(attend_grouped, arguments, {"maxnreg": block.ENTRY_REGISTERS})
+
+
+def compile_fp8_grouped(text: str) -> Any:
+    """The same over grouped heads in fp8."""
+    spec, shape, arguments = grouped_arguments(text, "bf16")
+    block = quantized_block_shape(spec)
+    names = ("bf16" if spec.tied else "fp8e4nv", "fp8e4nv", "bf16", "i32")
+    stored = Stored(*(Plane(f"*{name}", "i32", "i32", "i32") for name in names))
+    value_scale = 0 if spec.tied else NUM_SCALES // 2
+    shape = shape._replace(IS_FP8=True, VALUE_SCALE=value_scale)
+    arguments |= {"kv": stored, "SHAPE": shape, "BLOCK": block}
+    return compile_gluon(attend_quantized_heads, arguments, {"maxnreg": block.ENTRY_REGISTERS})
+
+
+def grouped_arguments(
+    text: str, dtype: str
+) -> tuple[AttentionSpec, AttentionShape, dict[str, Any]]:
+    """A spec, of which a word after it changes something, and what both kernels take."""
     text, _, change = text.partition(" ")
     fields = {"sinks": {"sinks": True}, "window": {"window": 128}}
     changes: dict[str, Any] = fields.get(change, {})
     spec = replace(AttentionSpec.parse(text), **changes)
-    block = block_shape(spec, frozenset(heights), tall_tokens)
     shape = AttentionShape(
         NUM_KV_HEADS=spec.num_kv_heads,
         GROUP_SIZE=spec.group_size,
@@ -145,18 +171,14 @@ def compile_grouped(text: str, dtype: str, heights: tuple[int, ...], tall_tokens
         IS_FP8=False,
         VALUE_SCALE=0,
     )
-    arguments: dict[str, Any] = {
+    arguments = {
         "queries": Queries(f"*{dtype}", "i32", "i32"),
-        "key": Plane(f"*{dtype}", "i32", "i32", "i32"),
-        "value": Plane(f"*{dtype}", "i32", "i32", "i32"),
         "sinks_ptr": "*fp32",
         "tables": tables_signature(change == "drafts"),
         "states": States(f"*{dtype}", "*fp32", "*fp32", "*fp32"),
         "scale": "fp32",
-        "SHAPE": shape,
-        "BLOCK": block,
     }
-    return compile_gluon(attend_grouped, arguments, {"maxnreg": block.ENTRY_REGISTERS})
+    return spec, shape, arguments
 
 
 def compile_gluon(kernel: Any, arguments: dict[str, Any], options: dict[str, Any]) -> Any:
@@ -195,6 +217,8 @@ def main() -> None:
         compiled[f"{case[0]} fp8"] = compile_fp8(*case)
     for case in GROUPED_CASES:
         compiled[" ".join(map(str, case))] = compile_grouped(*case)
+    for text in FP8_GROUPED_SPECS:
+        compiled[f"{text} fp8"] = compile_fp8_grouped(text)
     for most in (2, 12, 128):
         compiled[f"merge of {most}"] = compile_merge("mla:128", most)
     with ThreadPoolExecutor(2) as pool:

@@ -24,7 +24,7 @@ def find_unwritten(machine_code: str) -> list[str]:
         name, operands = found.groups()
         target, _, sources = operands.partition(",")
         is_writer = name.startswith(_WRITERS) and target.strip().startswith("UR")
-        for register in map(int, _UNIFORM.findall(sources if is_writer else operands)):
+        for register in _reads(sources if is_writer else operands):
             if register not in mentioned:
                 unwritten.append(f"UR{register}")
                 mentioned.add(register)
@@ -33,3 +33,15 @@ def find_unwritten(machine_code: str) -> list[str]:
             first = int(_UNIFORM.findall(target)[0])
             mentioned.update(range(first, first + width))
     return unwritten
+
+
+def _reads(operands: str) -> list[int]:
+    """First registers of what an instruction reads.
+
+    A product whose first operand lies in registers reads the second half of its descriptors.
+    """
+    found = [int(register) for register in _UNIFORM.findall(operands)]
+    halves = re.search(r"R\d+, gdesc\[UR(\d+)\]", operands)
+    if halves is not None and operands.count("R") - operands.count("UR") > 2:
+        found = [at + 2 if at == int(halves.group(1)) else at for at in found]
+    return found

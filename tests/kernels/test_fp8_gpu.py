@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
 from bough.attend import attend, store_kv
-from bough.device import Device
+from bough.device import PAIRED_TILING, Device
 from bough.forest import Forest
 from bough.kernels.reference import ReferenceBackend
-from bough.kv import QuantizedKV, tensors_of
+from bough.kv import KV, QuantizedKV, tensors_of
 from bough.plan import make_plan
 from bough.spec import AttentionSpec
 from bough.workloads import forest_from_text
@@ -19,6 +22,7 @@ from tests.kernels.test_gluon_gpu import inside_pages, ragged
 pytestmark = pytest.mark.gpu
 SPECS = {
     "gqa": AttentionSpec.gqa(32, 8, 128),
+    "gqa-64": AttentionSpec.gqa(32, 8, 64),
     "gqa-192": AttentionSpec.gqa(8, 2, 192),
     "gta": AttentionSpec.gta(32, 8, 128),
     "gla-2": AttentionSpec.gla(128, 2),
@@ -27,22 +31,34 @@ SPECS = {
     "mla-rank": AttentionSpec.mla(16),
 }
 LATENTS = ("gla-2", "gla-rank", "gla-4-small")
+GROUPED = ("gqa", "gqa-64", "gta")
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return float((actual.double() - expected.double()).norm() / expected.double().norm())
 
 
+def device_for(backend: str | None) -> Device:
+    """The GPU here, with tiles for plain Triton, or for whatever backend is preferred."""
+    tiling = None if backend == "triton" else PAIRED_TILING
+    return replace(Device.current(), paired_tiling=tiling)
+
+
+def on_gpu(kv: KV) -> KV:
+    assert not isinstance(kv, QuantizedKV)
+    return (kv[0].cuda(), kv[1].cuda()) if isinstance(kv, tuple) else kv.cuda()
+
+
 def check(
     forest: Forest,
     spec: AttentionSpec,
     dtype: torch.dtype = torch.bfloat16,
-    backend: str = "triton",
+    backend: str | None = "triton",
 ) -> None:
     q, plain = random_problem(forest, spec, 0)
-    plain = tuple(plane.cuda() for plane in plain) if isinstance(plain, tuple) else plain.cuda()
+    plain = on_gpu(plain)
     kv, q = quantized(plain, spec, forest), q.to(dtype).cuda()
-    plan = make_plan(forest, spec, Device.current(), itemsize=1)
+    plan = make_plan(forest, spec, device_for(backend), itemsize=1)
     out, lse = attend(q, kv, plan, backend=backend)
     exact, exact_lse = ReferenceBackend(torch.float32).attend(q.float(), kv, plan, None)
     before, _ = ReferenceBackend(torch.float32).attend(q.float(), plain, plan, None)
@@ -70,17 +86,72 @@ def test_ragged_latents_agree_with_fp32_on_hopper(
     check(ragged(page_size, query_len), SPECS[name], backend="gluon")
 
 
+@pytest.mark.parametrize("query_len", [1, 2])
+@pytest.mark.parametrize("page_size", [1, 64])
+@pytest.mark.parametrize("name", GROUPED)
+def test_ragged_requests_agree_with_fp32_on_hopper(
+    name: str, page_size: int, query_len: int
+) -> None:
+    check(ragged(page_size, query_len), SPECS[name], backend="gluon")
+
+
 @pytest.mark.parametrize("text", ["1,4,16|256,40,100", "1,64|1000,40"])
-@pytest.mark.parametrize("name", ["gqa", *LATENTS])
-def test_forests_agree_with_fp32(name: str, text: str) -> None:
-    backend = "gluon" if name in LATENTS else "triton"
-    forest = forest_from_text(text, page_size=16, shuffle_seed=0)
-    check(forest, SPECS[name], torch.float16, backend)
-
-
 @pytest.mark.parametrize("name", LATENTS)
+def test_forests_of_latents_agree_with_fp32_on_hopper(name: str, text: str) -> None:
+    forest = forest_from_text(text, page_size=16, shuffle_seed=0)
+    check(forest, SPECS[name], torch.float16, "gluon")
+
+
+@pytest.mark.parametrize("text", ["64|130", "1,4|600,50", "2,8|300,20"])
+@pytest.mark.parametrize("name", GROUPED)
+def test_forests_agree_with_fp32_on_hopper(name: str, text: str) -> None:
+    forest = forest_from_text(text, page_size=16, shuffle_seed=0)
+    check(forest, SPECS[name], torch.float16, "gluon")
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_taller_tiles_agree_with_fp32_unasked(name: str) -> None:
+    forest = forest_from_text("1,64|1000,40", page_size=16, shuffle_seed=0)
+    check(forest, SPECS[name], backend=None)
+
+
+@pytest.mark.parametrize("text", ["1,4,16|256,40,100", "1,64|1000,40"])
+def test_forests_agree_with_fp32(text: str) -> None:
+    forest = forest_from_text(text, page_size=16, shuffle_seed=0)
+    check(forest, SPECS["gqa"], torch.float16)
+
+
+@pytest.mark.parametrize("name", [*LATENTS, *GROUPED])
 def test_nodes_that_start_inside_pages_agree(name: str) -> None:
     check(inside_pages(), SPECS[name], backend="gluon")
+
+
+@pytest.mark.parametrize("name", GROUPED)
+@pytest.mark.parametrize("fields", [{"window": 100}, {"softcap": 20.0}], ids=["window", "softcap"])
+def test_windows_and_softcaps_agree_with_fp32_on_hopper(name: str, fields: dict[str, Any]) -> None:
+    spec = replace(SPECS[name], **fields)
+    check(ragged(64, 1), spec, backend="gluon")
+    check(ragged(64, 2), spec, backend="gluon")
+
+
+@pytest.mark.parametrize("name", GROUPED)
+@pytest.mark.parametrize("text", ["4|100", "1,4|200,40"])
+def test_values_of_any_magnitude_agree_with_fp32_on_hopper(name: str, text: str) -> None:
+    forest = forest_from_text(text, page_size=16, shuffle_seed=0)
+    spec = SPECS[name]
+    q, plain = random_problem(forest, spec, 0)
+    # Some tokens' values are nothing, others a thousand times as large as the rest.
+    tensors = tensors_of(plain)
+    for tensor in tensors if len(tensors) == 1 else tensors[1:]:
+        tensor[::3] *= 1000.0
+        tensor[1::3] = tensor[1::3].nan_to_num() * 0.0
+    kv = quantized(on_gpu(plain), spec, forest)
+    q = (q * (0.01 if spec.tied else 1.0)).bfloat16().cuda()
+    plan = make_plan(forest, spec, device_for("gluon"), itemsize=1)
+    out, lse = attend(q, kv, plan, backend="gluon")
+    exact, exact_lse = ReferenceBackend(torch.float32).attend(q.float(), kv, plan, None)
+    assert relative_error(out, exact) < 5e-3
+    assert relative_error(lse, exact_lse) < 1e-4
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -101,13 +172,12 @@ def test_rows_are_quantised_to_the_bits_of_the_cpu(name: str) -> None:
         assert torch.equal(actual, expected)
 
 
-@pytest.mark.parametrize("name", ["gqa", "gla-2"])
+@pytest.mark.parametrize("name", ["gqa", "gta", "gla-2"])
 def test_a_graph_stores_and_attends(name: str) -> None:
     spec, forest = SPECS[name], forest_from_text("1,8|300,40", page_size=16)
     q, plain = random_problem(forest, spec, 0)
-    plain = tuple(plane.cuda() for plane in plain) if isinstance(plain, tuple) else plain.cuda()
-    kv, q = quantized(plain, spec, forest), q.bfloat16().cuda()
-    plan = make_plan(forest, spec, Device.current(), itemsize=1)
+    kv, q = quantized(on_gpu(plain), spec, forest), q.bfloat16().cuda()
+    plan = make_plan(forest, spec, device_for("gluon"), itemsize=1)
     tails = [(spec.elements_per_token,)] if spec.tied else [(spec.num_kv_heads, spec.v_dim)] * 2
     rows = [torch.randn(2, *tail, device="cuda").bfloat16() for tail in tails]
     new, slots = rows[0] if spec.tied else (rows[0], rows[1]), torch.tensor([3, 17]).cuda()

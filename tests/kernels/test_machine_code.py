@@ -16,3 +16,11 @@ def test_registers_that_are_read_before_they_are_written_are_found() -> None:
     without_first = whole.replace("R2UR UR38, R121", "UIADD3 UR38, UP0, UR38, 0x2, URZ")
     assert find_unwritten(without_first) == ["UR38"]
     assert find_unwritten("@!PT HGMMA.64x16x16.F32 R64, gdesc[UR8], R64 ;") == ["UR8"]
+
+
+def test_a_product_with_rows_in_registers_reads_half_of_its_descriptors() -> None:
+    code = """
+        UMOV UR58, UR4 ;
+        HGMMA.64x16x16.F32 R40, R56, gdesc[UR56].tnspB, R40 ;
+    """
+    assert find_unwritten("UMOV UR4, URZ ;" + chr(10) + code) == []

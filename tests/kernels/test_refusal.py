@@ -68,9 +68,20 @@ def test_keys_and_values_lie_at_equal_steps() -> None:
     assert "equal strides" in (refusal(q, (kv[0], apart), plan) or "")
 
 
-def test_dtypes_agree_but_for_fp8_of_latents() -> None:
+def test_dtypes_agree_but_for_fp8() -> None:
+    for spec, device in ((GQA, PAIRED), (AttentionSpec.gta(32, 8, 128), PAIRED), (GLA, H100)):
+        q, kv, plan = call(spec, device)
+        assert "one dtype" in (refusal(q.half(), kv, plan) or "")
+        assert refusal(q, quantized(kv, spec, plan.forest), plan) is None
+        assert "got torch.float32" in (
+            refusal(q.float(), quantized(kv, spec, plan.forest), plan) or ""
+        )
+
+
+def test_fp8_of_grouped_heads_is_taken_where_tiles_have_few_rows() -> None:
     q, kv, plan = call(GQA, PAIRED)
-    assert "one dtype" in (refusal(q.half(), kv, plan) or "")
-    assert "fp8 of latents only" in (refusal(q, quantized(kv, GQA, plan.forest), plan) or "")
-    q, kv, plan = call(GLA, H100)
-    assert refusal(q, quantized(kv, GLA, plan.forest), plan) is None
+    tall = make_plan(forest_from_text("1,64|320,16"), GQA, PAIRED, itemsize=1)
+    q = torch.zeros(64, 32, 128, dtype=torch.bfloat16)
+    assert "at most 16 rows, got 16, 128" in (
+        refusal(q, quantized(kv, GQA, plan.forest), tall) or ""
+    )

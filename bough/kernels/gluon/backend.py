@@ -7,11 +7,12 @@ import torch
 from bough.kernels.gluon.grouped.launch import launch_grouped
 from bough.kernels.gluon.latent.config import merge_block as latent_merge_block
 from bough.kernels.gluon.latent.launch import launch_latents
+from bough.kernels.gluon.quantized.launch import launch_quantized_heads
 from bough.kernels.gluon.refusal import refusal
 from bough.kernels.triton.backend import TritonBackend
 from bough.kernels.triton.config import merge_block
 from bough.kernels.triton.launch import launch_merge, new_states
-from bough.kv import KV
+from bough.kv import KV, QuantizedKV
 from bough.plan import Plan
 
 
@@ -33,7 +34,10 @@ class GluonBackend(TritonBackend):
             block = latent_merge_block(plan.most_partials, len(q), v_dim)
         else:
             if plan.num_launched_items:
-                launch_grouped(q, kv, plan, states, sinks)
+                if isinstance(kv, QuantizedKV):
+                    launch_quantized_heads(q, kv, plan, states, sinks)
+                else:
+                    launch_grouped(q, kv, plan, states, sinks)
             block = merge_block(plan.most_partials, v_dim)
         if plan.has_merge:
             launch_merge(states, sinks, plan, block)

@@ -8,6 +8,7 @@ import torch
 
 from bough.kernels.gluon.grouped import config as grouped
 from bough.kernels.gluon.latent import config as latent
+from bough.kernels.gluon.quantized import config as quantized
 from bough.kv import KV, QuantizedKV, tensors_of
 from bough.plan import Plan
 
@@ -41,15 +42,18 @@ def _grouped_refusal(q: torch.Tensor, kv: KV, plan: Plan) -> str | None:
     reason = grouped.refusal(plan.cost.spec, q.dtype, torch.cuda.get_device_capability(q.device))
     if reason is not None:
         return reason
-    if isinstance(kv, QuantizedKV):
-        return "takes fp8 of latents only"
     if plan.cost.device.paired_tiling is None:
         return f"takes plans of paired tiles, got tiles of {plan.cost.tile_heights} rows"
-    planes = tensors_of(kv)
+    if isinstance(kv, QuantizedKV) and max(plan.heights) > quantized.MOST_ROWS:
+        found = ", ".join(map(str, sorted(plan.heights)))
+        return f"takes fp8 where tiles have at most {quantized.MOST_ROWS} rows, got {found}"
+    # Scales are read word by word, whatever their strides.
+    planes = kv.planes if isinstance(kv, QuantizedKV) else tensors_of(kv)
     if planes[0].stride() != planes[-1].stride():
         strides = [plane.stride() for plane in planes]
         return f"takes keys and values of equal strides, got {strides}"
-    return _unaligned((q, *planes))
+    rope = kv.rope if isinstance(kv, QuantizedKV) else None
+    return _unaligned((q, *planes, rope))
 
 
 def _unaligned(tensors: Iterable[torch.Tensor | None]) -> str | None:

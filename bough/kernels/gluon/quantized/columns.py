@@ -1,0 +1,174 @@
+"""Tiles of few rows: products turned round, on keys and values that lie in registers.
+
+As in `grouped.few`, tokens and columns take the height of the products and rows their width.
+"""
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from bough.kernels.gluon.grouped.claim import read_rows
+from bough.kernels.gluon.grouped.scores import cap_scores, find_visible, is_partly_hidden
+from bough.kernels.gluon.grouped.states import store_states
+from bough.kernels.gluon.grouped.tile import (
+    FEW_ROWS,
+    count_lanes,
+    count_rounds,
+    find_segment,
+    unpack_rows,
+)
+from bough.kernels.gluon.quantized.operands import (
+    KV,
+    in_order,
+    load_keys,
+    load_values,
+)
+from bough.kernels.gluon.quantized.queries import turn_queries
+from bough.kernels.gluon.quantized.scales import (
+    BIAS,
+    power,
+    scale_weights,
+    token_powers,
+    value_unit_of,
+)
+from bough.kernels.gluon.softmax import weigh
+
+
+@gluon.jit
+def attend_columns(
+    GROUP: gl.constexpr, call, weights, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr
+):
+    """One consumer: every other pack of heads of an item of few rows.
+
+    Scores of a head's rows against another head's tokens are masked.
+    """
+    shared = call.shared
+    places = shared.places
+    DIM: gl.constexpr = SHAPE.V_DIM
+    ACROSS: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, FEW_ROWS, 16]
+    )
+    COLUMN: gl.constexpr = gl.SliceLayout(0, ACROSS)
+    row_head, _ = unpack_rows(tile, gl.arange(0, FEW_ROWS, layout=COLUMN))
+    num_step = 1 << tile.token_bits
+    offs_kv = gl.arange(0, KV, layout=gl.SliceLayout(1, ACROSS))
+    token = offs_kv & (num_step - 1)
+    is_own = (offs_kv >> tile.token_bits)[:, None] == row_head[None, :]
+    no_scores = gl.zeros([KV, FEW_ROWS], gl.float32, ACROSS)
+    rows = read_rows(shared.claims, turn, 0, FEW_ROWS, COLUMN)
+    lanes = count_lanes(tile)
+    head = tile.first_head
+    block = tile.block
+    unit = tile.unit_1 if GROUP == 1 else tile.unit_0
+    for _round in range(count_rounds(tile)):
+        if lanes > GROUP:
+            slot = GROUP * 2 + unit % 2
+            mbarrier.wait(shared.q_full.index(slot), (unit // 2) & 1)
+            q = turn_queries(shared.q_tiles.index(slot), SHAPE)
+            peak = gl.full([FEW_ROWS], float("-inf"), gl.float32, COLUMN)
+            total = gl.zeros([KV, FEW_ROWS], gl.float32, ACROSS)
+            acc = gl.zeros([DIM, FEW_ROWS], gl.float32, ACROSS)
+            exponent = 0
+            here = block + GROUP
+            segment = tile.first_segment
+            low = 0
+            origin = tile.origin
+            num_tokens = tile.num_tokens
+            for left in range(tile.num_blocks, 0, -1):
+                stage = here % BLOCK.NUM_STAGES
+                phase = (here // BLOCK.NUM_STAGES) & 1
+                here += lanes
+                mbarrier.wait(places.full.index(stage), phase)
+                words = places.words.index(stage)
+                score, key_unit = _score(q, places, stage, no_scores, SHAPE)
+                # Read and turned while products run.
+                v = load_values(places.v_rows.index(stage), ACROSS)
+                score = warpgroup_mma_wait(0, deps=[score])
+                if SHAPE.ROPE_DIM == 0:
+                    score *= token_powers(words, 0, score, 1)
+                score, factor = cap_scores(score, call.scale * power(key_unit), SHAPE.SOFTCAP)
+                end = origin + num_tokens
+                if is_partly_hidden(origin + low, end, tile, num_step, SHAPE.WINDOW) | (
+                    tile.pack_bits > 0
+                ):
+                    place = origin + low + token
+                    sees = is_own & find_visible(call.tables, rows, place, end, SHAPE, 0)
+                    score = gl.where(sees, score, float("-inf"))
+                low += num_step
+                if (low >= num_tokens) & (left > 1):
+                    low = 0
+                    segment += 1
+                    origin, num_tokens = find_segment(call.tables, segment, tile.newest)
+                weight, decay, peak = weigh(score, peak, factor, 0)
+                # Summed over tokens once, at the end.
+                total = total * decay[None, :] + weight
+                weight, decay, exponent = scale_weights(
+                    weight, decay, exponent, words, SHAPE.VALUE_SCALE, 1
+                )
+                acc = acc * decay[None, :]
+                weights.store(weight.to(gl.float16))
+                fence_async_shared()
+                gl.thread_barrier()
+                # All of the block is in registers by now.
+                mbarrier.arrive(places.empty.index(stage), count=2)
+                acc = warpgroup_mma(v, weights, acc, is_async=True)
+                acc = warpgroup_mma_wait(0, deps=[acc])
+            gl.thread_barrier()
+            mbarrier.arrive(shared.q_empty.index(slot), count=1)
+            unit += 1
+            _store(
+                call, turn, tile, (GROUP << tile.pack_bits) + head, peak, total,
+                acc * power(exponent), SHAPE,
+            )  # fmt: skip
+        block += lanes * tile.num_blocks
+        head += lanes << tile.pack_bits
+
+
+@gluon.jit
+def _score(q, places, stage, no_scores, SHAPE: gl.constexpr):
+    """Begin the scores [tokens, rows] of a block; return the exponent of their unit, too.
+
+    States and rotary keys are added up in one unit; scores of untied specs are still to get the
+    powers of their tokens.
+    """
+    ACROSS: gl.constexpr = no_scores.type.layout
+    unit = BIAS
+    if SHAPE.ROPE_DIM > 0:
+        words = places.words.index(stage)
+        unit = value_unit_of(words, SHAPE)
+        keys = load_keys(places.v_rows.index(stage).slice(0, SHAPE.NOPE_DIM, dim=1), ACROSS)
+        exponent = words.load(gl.SliceLayout(1, keys.type.layout)) & 255
+        keys *= power(exponent - unit + BIAS).to(gl.float16)[:, None]
+        q_nope = q.slice(0, SHAPE.NOPE_DIM, dim=1).permute((1, 0))
+        score = warpgroup_mma(keys, q_nope, no_scores, use_acc=False, is_async=True)
+        keys = load_keys(places.k_rows.index(stage), ACROSS)
+        keys *= power(2 * BIAS - unit).to(gl.float16)
+        q_rope = q.slice(SHAPE.NOPE_DIM, SHAPE.ROPE_DIM, dim=1).permute((1, 0))
+        score = warpgroup_mma(keys, q_rope, score, is_async=True)
+    else:
+        keys = load_keys(places.k_rows.index(stage), ACROSS)
+        score = warpgroup_mma(keys, q.permute((1, 0)), no_scores, use_acc=False, is_async=True)
+    return score, unit
+
+
+@gluon.jit
+def _store(call, turn, tile, head, peak, total, acc, SHAPE: gl.constexpr):
+    """Put columns in order and store the states of rows, on a pack of heads from `head` on."""
+    # A warp holds whole columns: sums over tokens stay inside it.
+    WHOLE: gl.constexpr = gl.BlockedLayout([2, 4], [32, 1], [1, 4], [0, 1])
+    out = in_order(acc)
+    COLUMN: gl.constexpr = gl.SliceLayout(0, out.type.layout)
+    rows = read_rows(call.shared.claims, turn, 0, FEW_ROWS, COLUMN)
+    row_head, row = unpack_rows(tile, gl.arange(0, FEW_ROWS, layout=COLUMN))
+    total = gl.convert_layout(gl.sum(gl.convert_layout(total, WHOLE), 0), COLUMN)
+    store_states(
+        call.sinks_ptr, call.states, tile, head + row_head, row, rows,
+        gl.convert_layout(peak, COLUMN), total, out, SHAPE, 0,
+    )  # fmt: skip

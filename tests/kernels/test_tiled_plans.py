@@ -60,7 +60,7 @@ def test_short_leaves_cover_all_heads_in_one_item() -> None:
     ("spec", "itemsize"),
     [
         (AttentionSpec.gqa(32, 8, 128), 4),
-        (AttentionSpec.gqa(32, 8, 128), 1),
+        (AttentionSpec.gqa(32, 8, 96), 1),
         (AttentionSpec.gqa(32, 8, 96), 2),
         (AttentionSpec.gta(32, 8, 64), 2),
         (AttentionSpec.mla(16), 2),

@@ -57,8 +57,8 @@ class Device:
         row_quantum: query rows are computed in multiples of this.
         tiling: the tiles of untied specs.
         latent_tiling: those of tied specs, which are taller: many heads share a latent.
-        paired_tiling: those of PAIRED_DIMS in at most 16 bits, where plans are for a kernel of paired
-            consumers.
+        paired_tiling: those of PAIRED_DIMS in at most 16 bits, where plans are for a kernel of
+            paired consumers.
         most_sums: a tile's rows x columns of the value that a worker can hold, which lowers the
             greatest height for wide latents.
         kv_quantum: KV tokens are cut in multiples of this.

@@ -41,7 +41,5 @@ def _reads(operands: str) -> list[int]:
     A product whose first operand lies in registers reads the second half of its descriptors.
     """
     found = [int(register) for register in _UNIFORM.findall(operands)]
-    halves = re.search(r"R\d+, gdesc\[UR(\d+)\]", operands)
-    if halves is not None and operands.count("R") - operands.count("UR") > 2:
-        found = [at + 2 if at == int(halves.group(1)) else at for at in found]
-    return found
+    product = re.fullmatch(r"R\d+, R\d+, gdesc\[UR\d+\].*", operands.strip())
+    return found if product is None else [found[0] + 2, *found[1:]]

@@ -78,7 +78,7 @@ def test_leaves_read_the_bandwidth_that_a_root_leaves_them() -> None:
     ]
     assert of_root[0] > of_root[1]
     leaf = former.tile_num_queries == 1
-    assert (former.tile_seconds[leaf] > 2 * found.tile_seconds[found.tile_num_queries == 1]).all()
+    assert (former.tile_seconds[leaf] > 1.6 * found.tile_seconds[found.tile_num_queries == 1]).all()
 
 
 def test_items_that_all_read_at_the_end_share_the_bandwidth() -> None:

@@ -13,7 +13,8 @@ and t tokens:
     C(r, t) = tile_seconds + max(reading(t), products(r, t))
 
 or the sum of the two where a device reads and computes in turn. Tiles that hold other queries of
-the same node read its tokens side by side: from memory once, and each from the cache.
+the same node read its tokens side by side: from memory once, and each from the cache. So do the
+heads of a tied spec the rotary key that they share.
 The worker rates are the device's, divided by its workers: C is in worker-seconds, and a schedule
 whose workers are evenly loaded takes sum(C) / num_workers. At s = 1 each worker has an even share
 of the memory's bandwidth. Beside workers that compute it has more: `reading_factor` finds the
@@ -119,12 +120,18 @@ class CostModel:
         return min(1.0, device.bandwidth / (device.num_workers * device.worker_bandwidth))
 
     @cached_property
-    def _per_token(self) -> float:
-        # Each head split reads the shared rotary key of tied specs on its own.
+    def _bytes_per_token(self) -> tuple[int, int]:
+        """Stored bytes, and those that come from the cache once more: rotary keys of tied specs.
+
+        Each head split takes the rotary key that all share on its own.
+        """
         itemsize = max(self.itemsize, self.device.min_itemsize)
-        shared_again = (self.num_head_splits - 1) * self.spec.rope_bytes(itemsize)
-        stored = self.spec.kv_bytes(1, itemsize) + shared_again
-        return stored * self.num_workers / self.device.bandwidth
+        again = (self.num_head_splits - 1) * self.spec.rope_bytes(itemsize)
+        return self.spec.kv_bytes(1, itemsize), again
+
+    @cached_property
+    def _per_token(self) -> float:
+        return self._bytes_per_token[0] * self.num_workers / self.device.bandwidth
 
     @cached_property
     def _per_pair(self) -> float:
@@ -134,8 +141,8 @@ class CostModel:
 
     @cached_property
     def _from_cache(self) -> float:
-        slower = self.device.bandwidth / self.device.cache_bandwidth
-        return self._per_token * slower * self.workers_per_item
+        moved = sum(self._bytes_per_token) * self.num_workers / self.device.cache_bandwidth
+        return moved * self.workers_per_item
 
     def tile_class(self, num_queries: Counts) -> Index:
         """Place in `tile_heights` of the height at which each count of queries runs."""
@@ -154,6 +161,7 @@ class CostModel:
         rows = num_queries * self.spec.group_size
         padded = -(-rows // quantum) * quantum / self.spec.group_size
         has_others = num_readers * self.workers_per_item > 1
+        has_others |= self._bytes_per_token[1] > 0
         return TokenCost(
             reading=self._per_token / num_readers,
             cached=np.where(has_others, self._from_cache, 0.0),

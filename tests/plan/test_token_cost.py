@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bough.device import Device
+from bough.plan.cost import CostModel
 from bough.plan.token_cost import TokenCost
+from bough.spec import AttentionSpec
 
 
 def token_cost(
@@ -55,3 +58,15 @@ def test_a_device_that_reads_and_computes_in_turn_keeps_even_shares() -> None:
 
 def test_no_work_reads_at_an_even_share() -> None:
     assert token_cost([], []).reading_factor(np.array([]), 0.4) == 1.0
+
+
+@pytest.mark.parametrize("text", ["gla:128:2", "gta:32:8:128"])
+def test_a_rotary_key_is_read_from_memory_once_for_all_heads(text: str) -> None:
+    spec, device = AttentionSpec.parse(text), Device.named("h100")
+    cost = CostModel(spec=spec, device=device, itemsize=2)
+    token = cost.per_token(np.array([1]), np.array([1]))
+    own = spec.kv_bytes(1, 2) / device.bandwidth
+    again = (spec.num_kv_heads - 1) * spec.rope_bytes(2)
+    moved = (spec.kv_bytes(1, 2) + again) / device.cache_bandwidth
+    assert token.reading[0] == pytest.approx(own * cost.num_workers)
+    assert token.cached[0] == pytest.approx(moved * cost.num_workers)

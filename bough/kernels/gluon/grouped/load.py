@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
 from bough.kernels.gluon.grouped.claim import end_item, next_item
-from bough.kernels.gluon.grouped.load_queries import NUM_WARPS, ROW, ROWS, load_queries
+from bough.kernels.gluon.grouped.load_queries import ROW, ROWS, load_queries
 from bough.kernels.gluon.grouped.shared import as_blocks
-from bough.kernels.gluon.grouped.tile import (
-    BLOCK_BITS,
-    count_lanes,
-    count_rounds,
-    find_segment,
-    key_columns,
-)
+from bough.kernels.gluon.grouped.tile import BLOCK_BITS, count_lanes, count_rounds, key_columns
+from bough.kernels.gluon.grouped.walk import TOKEN, begin_walk, look_up, walk_on
 
-# A thread of the producer has tokens of its own.
-TOKEN = gl.constexpr(gl.BlockedLayout([1], [32], [NUM_WARPS], [0]))
 # Blocks before the end of an item at which the scout takes the next one.
 LEAD = gl.constexpr(4)
-
-
-class Segment(NamedTuple):
-    """A run of tokens: its pages, the slot of its first token in the first, and its length."""
-
-    pages: Any
-    first_slot: Any
-    num_tokens: Any
 
 
 @gluon.jit
@@ -68,35 +51,24 @@ def _load_item(
     own_token = gl.arange(0, KV, layout=TOKEN) & (num_tokens - 1)
     step = 1 << tile.pack_bits
     lanes = count_lanes(tile)
-    segment = tile.first_segment
-    run = Segment(tables.pages + tile.page_start, tile.first_slot, tile.num_tokens)
-    page = _look_up(run, own_token, SHAPE)
-    low = 0
-    head = tile.first_head
+    walk = begin_walk(tables, tile)
+    page = look_up(walk, own_token, SHAPE)
     place = tile.block
     units = (tile.unit_0, tile.unit_1)
-    units = load_queries(queries, shared, turn, tile, head, units, SHAPE, BLOCK)
+    units = load_queries(queries, shared, turn, tile, walk.head, units, SHAPE, BLOCK)
     num_steps = count_rounds(tile) * tile.num_blocks * NUM_PLACES
     for left in range(num_steps, 0, -1):
         if left == gl.minimum(num_steps, LEAD):
             mbarrier.arrive(shared.claims.wanted.index(0), count=1)
         row = page.to(gl.int64) * value.stride_page
-        row += (run.first_slot + low + own_token) % SHAPE.PAGE_SIZE * value.stride_slot
+        row += (walk.run.first_slot + walk.low + own_token) % SHAPE.PAGE_SIZE * value.stride_slot
         row = gl.convert_layout(row, ROW)[:, None]
-        is_token = (low + token < run.num_tokens)[:, None]
-        of_heads = row + head * value.stride_head
-        low += num_tokens
-        is_new_round = False
+        is_token = (walk.low + token < walk.run.num_tokens)[:, None]
+        of_heads = row + walk.head * value.stride_head
         # A block ends with its last place, be there tokens for it or not.
-        if (low >= run.num_tokens) & ((left - 1) % NUM_PLACES == 0):
-            low = 0
-            segment += 1
-            is_new_round = segment == tile.last_segment
-            segment = gl.where(is_new_round, tile.first_segment, segment)
-            head += gl.where(is_new_round, lanes * step, 0)
-            if tile.last_segment - tile.first_segment > 1:
-                run = _find_run(tables, segment, tile)
-        page = _look_up(run, low + own_token, SHAPE)
+        is_last_place = (left - 1) % NUM_PLACES == 0
+        walk, is_new_round = walk_on(tables, tile, walk, num_tokens, is_last_place)
+        page = look_up(walk, own_token, SHAPE)
         for lane in range(lanes):
             of_head = of_heads + lane * step * value.stride_head + column
             # One rotary key serves the states of all heads.
@@ -111,7 +83,7 @@ def _load_item(
             )  # fmt: skip
             place += 1
         if is_new_round and left > 1:
-            units = load_queries(queries, shared, turn, tile, head, units, SHAPE, BLOCK)
+            units = load_queries(queries, shared, turn, tile, walk.head, units, SHAPE, BLOCK)
 
 
 @gluon.jit
@@ -128,20 +100,3 @@ def _copy_rows(ptrs, is_token, places, full, empty, place, BLOCK: gl.constexpr):
     else:
         async_copy.async_copy_global_to_shared(block.slice(KV, KV), ptrs, mask=is_token)
     async_copy.mbarrier_arrive(full.index(stage), increment_count=False)
-
-
-@gluon.jit
-def _find_run(tables, segment, tile):
-    _, num_tokens = find_segment(tables, segment, tile.newest)
-    return Segment(
-        tables.pages + gl.load(tables.segment_page_start + segment),
-        gl.load(tables.segment_first_slot + segment),
-        num_tokens,
-    )
-
-
-@gluon.jit
-def _look_up(run, token, SHAPE: gl.constexpr):
-    """Page of each of some tokens, counted in their segment."""
-    ptrs = run.pages + (run.first_slot + token) // SHAPE.PAGE_SIZE
-    return gl.load(ptrs, mask=token < run.num_tokens, other=0)

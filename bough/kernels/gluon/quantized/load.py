@@ -11,9 +11,10 @@ from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
 from bough.kernels.gluon.grouped.claim import end_item, next_item
-from bough.kernels.gluon.grouped.load import LEAD, TOKEN, Segment
+from bough.kernels.gluon.grouped.load import LEAD
 from bough.kernels.gluon.grouped.load_queries import load_queries
-from bough.kernels.gluon.grouped.tile import count_lanes, count_rounds, find_segment
+from bough.kernels.gluon.grouped.tile import count_lanes, count_rounds
+from bough.kernels.gluon.grouped.walk import TOKEN, begin_walk, look_up, walk_on
 from bough.kernels.gluon.quantized.operands import KV
 
 
@@ -58,46 +59,33 @@ def _load_item(queries, kv, tables, shared, turn, tile, SHAPE: gl.constexpr, BLO
     token = row & (num_tokens - 1)
     step = 1 << tile.pack_bits
     lanes = count_lanes(tile)
-    segment = tile.first_segment
-    run = Segment(tables.pages + tile.page_start, tile.first_slot, tile.num_tokens)
-    page = _look_up(run, own_token, SHAPE)
-    low = 0
-    head = tile.first_head
+    walk = begin_walk(tables, tile)
+    page = look_up(walk, own_token, SHAPE)
     block = tile.block
     units = (tile.unit_0, tile.unit_1)
-    units = load_queries(queries, shared, turn, tile, head, units, SHAPE, BLOCK)
+    units = load_queries(queries, shared, turn, tile, walk.head, units, SHAPE, BLOCK)
     num_steps = count_rounds(tile) * tile.num_blocks
     for left in range(num_steps, 0, -1):
         if left == gl.minimum(num_steps, LEAD):
             mbarrier.arrive(shared.claims.wanted.index(0), count=1)
+        run, _, low, first_lane = walk
         starts = _locate(kv, run, low + own_token, page, own >> tile.token_bits, SHAPE)
         row_page = gl.convert_layout(page, ROW)
         row_starts = _locate(kv, run, low + token, row_page, row >> tile.token_bits, SHAPE)
         starts = Starts(row_starts.key, row_starts.value, starts.word)
         is_own = low + own_token < run.num_tokens
         is_row = low + token < run.num_tokens
-        first_lane = head
-        low += num_tokens
-        is_new_round = False
-        if low >= run.num_tokens:
-            low = 0
-            segment += 1
-            is_new_round = segment == tile.last_segment
-            segment = gl.where(is_new_round, tile.first_segment, segment)
-            head += gl.where(is_new_round, lanes * step, 0)
-            if tile.last_segment - tile.first_segment > 1:
-                run = _find_run(tables, segment, tile)
-        page = _look_up(run, low + own_token, SHAPE)
+        walk, is_new_round = walk_on(tables, tile, walk, num_tokens, True)
+        page = look_up(walk, own_token, SHAPE)
         for lane in range(lanes):
             stage = block % BLOCK.NUM_STAGES
             phase = ((block // BLOCK.NUM_STAGES) & 1) ^ 1
             mbarrier.wait(shared.places.empty.index(stage), phase)
-            _copy_block(
-                kv, starts, is_row, is_own, first_lane + lane * step, shared.places, stage, SHAPE
-            )
+            lane_head = first_lane + lane * step
+            _copy_block(kv, starts, is_row, is_own, lane_head, shared.places, stage, SHAPE)
             block += 1
         if is_new_round and left > 1:
-            units = load_queries(queries, shared, turn, tile, head, units, SHAPE, BLOCK)
+            units = load_queries(queries, shared, turn, tile, walk.head, units, SHAPE, BLOCK)
 
 
 @gluon.jit
@@ -137,20 +125,3 @@ def _copy_rows(ptr, start, is_row, block):
     start = gl.convert_layout(start, ROW, assert_trivial=True)[:, None]
     mask = gl.convert_layout(is_row, ROW, assert_trivial=True)[:, None]
     async_copy.async_copy_global_to_shared(block, ptr + start + offs, mask=mask)
-
-
-@gluon.jit
-def _find_run(tables, segment, tile):
-    _, num_tokens = find_segment(tables, segment, tile.newest)
-    return Segment(
-        tables.pages + gl.load(tables.segment_page_start + segment),
-        gl.load(tables.segment_first_slot + segment),
-        num_tokens,
-    )
-
-
-@gluon.jit
-def _look_up(run, token, SHAPE: gl.constexpr):
-    """Page of each of some tokens, counted in their segment."""
-    ptrs = run.pages + (run.first_slot + token) // SHAPE.PAGE_SIZE
-    return gl.load(ptrs, mask=token < run.num_tokens, other=0)

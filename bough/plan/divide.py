@@ -83,7 +83,7 @@ def divide(blocks: Blocks, num_queries: int, cost: CostModel) -> Division:
         return Division(num_tiles[0], tile_tokens[0], work, bound)
     num_tiles, tile_tokens = _tiles(_LIMITS * bound, work, cost)
     merging = _merge_seconds(num_tiles, blocks, num_queries, cost)
-    best = _best(_falling(num_tiles, tile_tokens, work, cost), merging, cost)
+    best = _best(_falling(num_tiles, tile_tokens, work, cost), tile_tokens, merging, cost)
     return Division(num_tiles[best], tile_tokens[best], work, bound)
 
 
@@ -180,12 +180,15 @@ def _falling(num_tiles: Index, tile_tokens: Index, work: Work, cost: CostModel) 
     ]
 
 
-def _best(items: list[_Items], merging: Seconds, cost: CostModel) -> int:
+def _best(items: list[_Items], tile_tokens: Index, merging: Seconds, cost: CostModel) -> int:
     """Choose the limit of the least seconds, merging included."""
     least = np.array([_least_makespan(of_limit, cost) for of_limit in items]) + merging
     best, least_found = -1, np.inf
-    for at in least.argsort(kind="stable")[:_MOST_DEALT].tolist():
-        if least[at] < least_found:
+    promising = least.argsort(kind="stable")[:_MOST_DEALT].tolist()
+    for rank, at in enumerate(promising):
+        # Limits close to each other often divide alike.
+        is_new = all((tile_tokens[at] != tile_tokens[other]).any() for other in promising[:rank])
+        if is_new and least[at] < least_found:
             seconds = _makespan(items[at], cost) + float(merging[at])
             best, least_found = (at, seconds) if seconds < least_found else (best, least_found)
     return best

@@ -13,12 +13,18 @@ from bough.tree_order import Index
 Seconds = npt.NDArray[np.float64]
 
 
+# Where items that compute take more than this of all workers' time, and each less than that of the
+# step, items that wait for memory run beside them from the start, on so much of their even share of
+# the workers. Elsewhere that made steps longer (docs/kernels.md).
+_MOSTLY_COMPUTING, _MOST_OF_STEP, _EARLY = 0.6, 0.35, 0.45
+
+
 class Items(NamedTuple):
     """What programs run.
 
     Attributes:
-        item: [num_items] `tile * num_head_splits + first head`, by falling cost but for the first
-            of every worker, which are spread.
+        item: [num_items] `tile * num_head_splits + first head`, in the order in which they are
+            taken.
         seconds: [num_items] what each takes.
     """
 
@@ -27,13 +33,18 @@ class Items(NamedTuple):
 
 
 def list_items(
-    num_heads: Index, tile_seconds: Seconds, num_head_splits: int, num_workers: int
+    num_heads: Index,
+    tile_seconds: Seconds,
+    is_computing: npt.NDArray[np.bool_],
+    num_head_splits: int,
+    num_workers: int,
 ) -> Items:
-    """List the items of every tile.
+    """List the items of every tile by falling cost, but those first that run beside each other.
 
     Args:
         num_heads: [num_tiles] head splits that an item of each tile covers.
         tile_seconds: [num_tiles] what an item of each tile takes.
+        is_computing: [num_tiles] whether products are what it takes.
         num_head_splits: head splits of each tile.
         num_workers: workers that run side by side.
     """
@@ -46,11 +57,28 @@ def list_items(
     item = first.repeat(per_tile)
     item += np.arange(len(item)) * step.repeat(per_tile)
     seconds = tile_seconds[order].repeat(per_tile)
+    place = _side_by_side(seconds, is_computing[order].repeat(per_tile), num_workers)
     num_first = min(len(item), num_workers)
-    place = _spread(num_first)
-    item[:num_first] = item[place]
-    seconds[:num_first] = seconds[place]
-    return Items(item, seconds)
+    place[:num_first] = place[_spread(num_first)]
+    return Items(item[place], seconds[place])
+
+
+def _side_by_side(seconds: Seconds, is_computing: npt.NDArray[np.bool_], num_workers: int) -> Index:
+    """Order items by when they start if some workers begin with those that wait for memory."""
+    total = float(seconds.sum())
+    computing = seconds[is_computing]
+    share = float(computing.sum()) / max(total, 1e-30)
+    longest = float(computing.max(initial=0.0))
+    if not _MOSTLY_COMPUTING < share < 1 or longest > _MOST_OF_STEP * total / num_workers:
+        return np.arange(len(seconds))
+    num_reading = _EARLY * (1 - share) * num_workers
+    start = np.empty_like(seconds)
+    for members, workers in (
+        (is_computing, num_workers - num_reading),
+        (~is_computing, num_reading),
+    ):
+        start[members] = (seconds[members].cumsum() - seconds[members]) / workers
+    return start.argsort(kind="stable")
 
 
 def _spread(num: int) -> Index:

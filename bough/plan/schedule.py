@@ -45,8 +45,7 @@ class Schedule:
         merge_indices: partials in the order in which they are merged.
         query_num_tiles: [num_queries] tiles of each query.
         tile_num_heads: [num_tiles] head splits that an item of each tile covers.
-        items: [num_items] all items by falling cost, but for the first of every worker, which are
-            spread.
+        items: [num_items] all items in the order in which they are taken.
         item_seconds: [num_items] expected cost of each item.
         tile_seconds: [num_tiles] expected cost of each tile on one head split.
         tile_reading: [num_tiles] seconds that an item of each tile reads memory at an even share of
@@ -176,7 +175,8 @@ def _lay_out(
     work, splits = division.work, cost.num_head_splits
     item_seconds = cost.device.tile_seconds + work.rate[block] * (stop - start)
     num_heads = work.num_heads[block]
-    items = list_items(num_heads, item_seconds, splits, cost.num_workers)
+    is_computing = work.rate[block] > work.reading[block]
+    items = list_items(num_heads, item_seconds, is_computing, splits, cost.num_workers)
     return Schedule(
         tile_segment_indptr=_indptr(segments.num),
         segment_node=segments.node,

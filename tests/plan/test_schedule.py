@@ -196,3 +196,19 @@ def test_items_fall_in_cost_and_the_first_of_alike_ones_are_spread() -> None:
     of_leaves = np.flatnonzero(first == 1)
     assert 8 < len(of_leaves) < 66
     assert np.diff(of_leaves).max() <= 2 * workers / len(of_leaves)
+
+
+def test_leaves_begin_beside_roots_that_take_several_rounds() -> None:
+    schedule = make_schedule(forest_from_text("1,1024|2048,32"), cost_on(PAIRED))
+    workers = schedule.num_workers
+    is_leaf = schedule.tile_num_queries[schedule.items // schedule.num_head_splits] == 1
+    assert 0 < is_leaf[:workers].sum() < workers
+    assert not is_leaf[workers : 3 * workers].all()
+    assert is_leaf[-workers:].all()
+    assert len(np.unique(schedule.items)) == len(schedule.items)
+
+
+def test_roots_as_long_as_the_step_go_first() -> None:
+    schedule = make_schedule(forest_from_text("1,64|120000,2048"), cost_on(PAIRED))
+    is_leaf = schedule.tile_num_queries[schedule.items // schedule.num_head_splits] == 1
+    assert is_leaf[schedule.num_workers :].all()

@@ -7,7 +7,8 @@ import triton.language as tl
 
 from bough.kernels.triton.padding import padded
 from bough.kernels.triton.quantized import in_ones
-from bough.kernels.triton.rows import find_rows, load_columns, store_states
+from bough.kernels.triton.rows import find_rows, load_queries, store_states
+from bough.kernels.triton.segments import find_segment
 from bough.kernels.triton.visit_block import visit_block
 
 
@@ -31,13 +32,11 @@ def attend_heads(
     offs_row, mask_row, query, position, hidden, stop = find_rows(
         tables, tile, 0, num_rows, SHAPE, BLOCK_Q
     )
-    q_row = queries.ptr + query * queries.stride_token
     first_segment = tl.load(tables.tile_segment_indptr + tile)
     last_segment = tl.load(tables.tile_segment_indptr + tile + 1) - 1
     num_blocks = 0
     for segment in range(first_segment, last_segment + 1):
-        origin = tl.load(tables.segment_position + segment)
-        num_tokens = tl.minimum(tl.load(tables.segment_len + segment), stop - origin)
+        _, num_tokens, _, _ = find_segment(tables, segment, stop)
         num_blocks += tl.maximum(tl.cdiv(num_tokens, BLOCK.BLOCK_KV), 1)
     num_blocks *= tl.load(tables.tile_num_heads + tile)
 
@@ -49,10 +48,7 @@ def attend_heads(
     head = first_head
     segment = first_segment
     low = 0
-    origin = tl.load(tables.segment_position + segment)
-    num_tokens = tl.minimum(tl.load(tables.segment_len + segment), stop - origin)
-    first_slot = tl.load(tables.segment_first_slot + segment)
-    page_start = tl.load(tables.segment_page_start + segment)
+    origin, num_tokens, first_slot, page_start = find_segment(tables, segment, stop)
     token = tl.minimum(offs_kv, tl.maximum(num_tokens - 1, 0))
     page = tl.load(tables.pages + page_start + (first_slot + token) // SHAPE.PAGE_SIZE)
     for _ in tl.range(0, num_blocks, num_stages=BLOCK.NUM_STAGES):
@@ -60,12 +56,7 @@ def attend_heads(
         mask_kv = token < num_tokens
         last = tl.maximum(num_tokens - 1, 0)
         slot = (first_slot + tl.minimum(token, last)) % SHAPE.PAGE_SIZE
-        q_head = head * SHAPE.GROUP_SIZE + offs_row % SHAPE.GROUP_SIZE
-        q_ptrs = q_row + q_head * queries.stride_head
-        q = load_columns(q_ptrs, mask_row, SHAPE.NOPE_DIM)  # [BLOCK_Q, NOPE_DIM padded]
-        q_rope = q
-        if SHAPE.ROPE_DIM > 0:
-            q_rope = load_columns(q_ptrs + SHAPE.NOPE_DIM, mask_row, SHAPE.ROPE_DIM)
+        q, q_rope = load_queries(queries, query, head, offs_row, mask_row, SHAPE)
         peak, total, acc, unit = visit_block(
             kv, page, slot, origin + token, mask_kv, head, q, q_rope, position, hidden, scale,
             peak, total, acc, unit, SHAPE,
@@ -86,9 +77,6 @@ def attend_heads(
         segment = tl.where(is_head_over, first_segment, segment + is_segment_over.to(tl.int32))
         head += is_head_over.to(tl.int32)
         if is_segment_over:
-            origin = tl.load(tables.segment_position + segment)
-            num_tokens = tl.minimum(tl.load(tables.segment_len + segment), stop - origin)
-            first_slot = tl.load(tables.segment_first_slot + segment)
-            page_start = tl.load(tables.segment_page_start + segment)
+            origin, num_tokens, first_slot, page_start = find_segment(tables, segment, stop)
         token = tl.minimum(low + offs_kv, tl.maximum(num_tokens - 1, 0))
         page = tl.load(tables.pages + page_start + (first_slot + token) // SHAPE.PAGE_SIZE)

@@ -8,7 +8,8 @@ import triton.language as tl
 from bough.kernels.triton.attend_heads import attend_heads
 from bough.kernels.triton.padding import padded
 from bough.kernels.triton.quantized import in_ones
-from bough.kernels.triton.rows import find_rows, load_columns, store_states
+from bough.kernels.triton.rows import find_rows, load_queries, store_states
+from bough.kernels.triton.segments import find_segment
 from bough.kernels.triton.visit_block import visit_block
 
 
@@ -76,12 +77,7 @@ def _attend_rows(
     offs_row, mask_row, query, position, hidden, stop = find_rows(
         tables, tile, first_row, num_rows, SHAPE, BLOCK_Q
     )
-    q_head = head * SHAPE.GROUP_SIZE + offs_row % SHAPE.GROUP_SIZE
-    q_ptrs = queries.ptr + query * queries.stride_token + q_head * queries.stride_head
-    q = load_columns(q_ptrs, mask_row, SHAPE.NOPE_DIM)  # [BLOCK_Q, NOPE_DIM padded]
-    q_rope = q
-    if SHAPE.ROPE_DIM > 0:
-        q_rope = load_columns(q_ptrs + SHAPE.NOPE_DIM, mask_row, SHAPE.ROPE_DIM)
+    q, q_rope = load_queries(queries, query, head, offs_row, mask_row, SHAPE)
 
     peak = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
@@ -90,10 +86,8 @@ def _attend_rows(
     first_segment = tl.load(tables.tile_segment_indptr + tile)
     last_segment = tl.load(tables.tile_segment_indptr + tile + 1)
     for segment in range(first_segment, last_segment):
-        origin = tl.load(tables.segment_position + segment)
-        num_tokens = tl.minimum(tl.load(tables.segment_len + segment), stop - origin)
-        first_slot = tl.load(tables.segment_first_slot + segment)
-        page_ptr = tables.pages + tl.load(tables.segment_page_start + segment)
+        origin, num_tokens, first_slot, page_start = find_segment(tables, segment, stop)
+        page_ptr = tables.pages + page_start
         peak, total, acc, unit = _attend_segment(
             kv, page_ptr, first_slot, num_tokens, origin, head, q, q_rope, position,
             hidden, scale, peak, total, acc, unit, SHAPE, BLOCK,

@@ -39,6 +39,21 @@ def find_rows(tables, tile, first_row, num_rows, SHAPE: tl.constexpr, BLOCK_Q: t
 
 
 @triton.jit
+def load_queries(queries, query, head, offs_row, mask_row, SHAPE: tl.constexpr):
+    """Rows of a stored head's queries, [BLOCK_Q, NOPE_DIM padded], and their rotary parts.
+
+    Of specs without rotary part the latter are the former, and never used.
+    """
+    q_head = head * SHAPE.GROUP_SIZE + offs_row % SHAPE.GROUP_SIZE
+    ptrs = queries.ptr + query * queries.stride_token + q_head * queries.stride_head
+    q = load_columns(ptrs, mask_row, SHAPE.NOPE_DIM)
+    q_rope = q
+    if SHAPE.ROPE_DIM > 0:
+        q_rope = load_columns(ptrs + SHAPE.NOPE_DIM, mask_row, SHAPE.ROPE_DIM)
+    return q, q_rope
+
+
+@triton.jit
 def load_columns(ptrs, mask, DIM: tl.constexpr):
     """[len(ptrs), DIM padded], zeros beyond the rows and the dimension."""
     offs_dim = tl.arange(0, padded(DIM))

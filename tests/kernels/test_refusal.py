@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bough.device import PAIRED_TILING, Device
+from bough.forest import Forest
 from bough.kernels.gluon.refusal import refusal
 from bough.kv import KV
 from bough.plan import Plan, make_plan
@@ -85,3 +86,11 @@ def test_fp8_of_grouped_heads_is_taken_where_tiles_have_few_rows() -> None:
     assert "at most 16 rows, got 16, 128" in (
         refusal(q, quantized(kv, GQA, plan.forest), tall) or ""
     )
+
+
+def test_a_plan_without_tiles_is_taken_in_fp8() -> None:
+    q, kv, plan = call(GQA, PAIRED)
+    nobody = Forest.from_page_table([[0]], [0], 16)
+    empty = make_plan(nobody, GQA, PAIRED, itemsize=1)
+    assert len(empty.schedule.items) == 0
+    assert refusal(q[:1], quantized(kv, GQA, plan.forest), empty) is None

@@ -44,7 +44,8 @@ def _grouped_refusal(q: torch.Tensor, kv: KV, plan: Plan) -> str | None:
         return reason
     if plan.cost.device.paired_tiling is None:
         return f"takes plans of paired tiles, got tiles of {plan.cost.tile_heights} rows"
-    if isinstance(kv, QuantizedKV) and max(plan.heights) > quantized.MOST_ROWS:
+    most_rows = plan.most_tile_queries * plan.cost.spec.group_size
+    if isinstance(kv, QuantizedKV) and most_rows > quantized.MOST_ROWS:
         found = ", ".join(map(str, sorted(plan.heights)))
         return f"takes fp8 where tiles have at most {quantized.MOST_ROWS} rows, got {found}"
     # Scales are read word by word, whatever their strides.

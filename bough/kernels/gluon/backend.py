@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from bough.kernels.gluon.grouped.launch import launch_grouped
 from bough.kernels.gluon.latent.config import merge_block as latent_merge_block
 from bough.kernels.gluon.latent.launch import launch_latents
-from bough.kernels.gluon.quantized.launch import launch_quantized_heads
+from bough.kernels.gluon.launch_grouped import launch_grouped
 from bough.kernels.gluon.refusal import refusal
 from bough.kernels.triton.backend import TritonBackend
 from bough.kernels.triton.config import merge_block
 from bough.kernels.triton.launch import launch_merge, new_states
-from bough.kv import KV, QuantizedKV
+from bough.kv import KV
 from bough.plan import Plan
 
 
@@ -34,10 +33,7 @@ class GluonBackend(TritonBackend):
             block = latent_merge_block(plan.most_partials, len(q), v_dim)
         else:
             if plan.num_launched_items:
-                if isinstance(kv, QuantizedKV):
-                    launch_quantized_heads(q, kv, plan, states, sinks)
-                else:
-                    launch_grouped(q, kv, plan, states, sinks)
+                launch_grouped(q, kv, plan, states, sinks)
             block = merge_block(plan.most_partials, v_dim)
         if plan.has_merge:
             launch_merge(states, sinks, plan, block)

@@ -13,7 +13,7 @@ from bough.kernels.gluon.grouped.load import load_items
 from bough.kernels.gluon.grouped.load_queries import NUM_WARPS
 from bough.kernels.gluon.grouped.many import attend_rows
 from bough.kernels.gluon.grouped.scout import scout_items
-from bough.kernels.gluon.grouped.shared import Shared
+from bough.kernels.gluon.grouped.shared import Call, Shared
 from bough.kernels.gluon.grouped.tile import (
     BLOCK_BITS,
     FEW_ROWS,
@@ -63,11 +63,11 @@ def attend_grouped(
         v_empty=new_barriers(NUM_STAGES, 2),
     )
     fence_async_shared()
-    outer = (sinks_ptr, tables, states, scale, shared)
+    call = Call(sinks_ptr, tables, states, scale, shared)
     gl.warp_specialize(
         [
-            (_attend_items, (0, outer, weights.index(0), SHAPE, BLOCK)),
-            (_attend_items, (1, outer, weights.index(1), SHAPE, BLOCK)),
+            (_attend_items, (0, call, weights.index(0), SHAPE, BLOCK)),
+            (_attend_items, (1, call, weights.index(1), SHAPE, BLOCK)),
             (load_items, (queries, key, value, tables, shared, SHAPE, BLOCK)),
             (scout_items, (tables, shared, SHAPE, BLOCK)),
         ],
@@ -77,16 +77,16 @@ def attend_grouped(
 
 
 @gluon.jit
-def _attend_items(GROUP: gl.constexpr, outer, weights, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
+def _attend_items(GROUP: gl.constexpr, call, weights, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     """One consumer: its part of every item that the scout takes."""
-    shared = outer[4]
+    claims = call.shared.claims
     turn = 0
-    tile = next_item(shared.claims, turn)
+    tile = next_item(claims, turn)
     while tile.num_rows > 0:
         if BLOCK.HAS_FEW and tile.num_rows <= FEW_ROWS:
-            attend_columns(GROUP, outer, weights, turn, tile, SHAPE, BLOCK)
+            attend_columns(GROUP, call, weights, turn, tile, SHAPE, BLOCK)
         if BLOCK.HAS_MANY and tile.num_rows > FEW_ROWS:
-            attend_rows(GROUP, outer, turn, tile, SHAPE, BLOCK)
-        end_item(shared.claims, turn)
+            attend_rows(GROUP, call, turn, tile, SHAPE, BLOCK)
+        end_item(claims, turn)
         turn += 1
-        tile = next_item(shared.claims, turn)
+        tile = next_item(claims, turn)

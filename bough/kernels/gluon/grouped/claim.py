@@ -53,24 +53,24 @@ def read_item(claims, turn):
     """Read an item that is not done."""
     first = turn % NUM_CLAIMS * NUM_FIELDS
     return Tile(
-        _read(claims, first),
-        _read(claims, first + 1).to(gl.int32),
-        _read(claims, first + 2).to(gl.int32),
-        _read(claims, first + 3).to(gl.int32),
-        _read(claims, first + 4).to(gl.int32),
-        _read(claims, first + 5).to(gl.int32),
-        _read(claims, first + 6).to(gl.int32),
-        _read(claims, first + 7).to(gl.int32),
-        _read(claims, first + 8).to(gl.int32),
-        _read(claims, first + 9).to(gl.int32),
-        _read(claims, first + 10).to(gl.int32),
-        _read(claims, first + 11).to(gl.int32),
-        _read(claims, first + 12).to(gl.int32),
-        _read(claims, first + 13).to(gl.int32),
-        _read(claims, first + 14).to(gl.int32),
-        _read(claims, first + 15).to(gl.int32),
-        _read(claims, first + 16).to(gl.int32),
-        _read(claims, first + 17).to(gl.int32),
+        _read_long(claims, first),
+        _read(claims, first + 1),
+        _read(claims, first + 2),
+        _read(claims, first + 3),
+        _read(claims, first + 4),
+        _read(claims, first + 5),
+        _read(claims, first + 6),
+        _read(claims, first + 7),
+        _read(claims, first + 8),
+        _read(claims, first + 9),
+        _read(claims, first + 10),
+        _read(claims, first + 11),
+        _read(claims, first + 12),
+        _read(claims, first + 13),
+        _read(claims, first + 14),
+        _read(claims, first + 15),
+        _read(claims, first + 16),
+        _read(claims, first + 17),
     )
 
 
@@ -98,5 +98,10 @@ def end_item(claims, turn):
 
 @gluon.jit
 def _read(claims, at):
+    return _read_long(claims, at).to(gl.int32)
+
+
+@gluon.jit
+def _read_long(claims, at):
     ONE: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
     return gl.max(claims.numbers.index(at).load(ONE), 0)

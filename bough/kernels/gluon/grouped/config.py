@@ -18,7 +18,7 @@ _BYTES_IN_FLIGHT = 64 * 1024
 
 
 class BlockShape(NamedTuple):
-    """Compile-time shape of `attend_grouped`.
+    """Compile-time shape of `attend_grouped`, and of its like for fp8.
 
     It is compiled for the heights of tiles that a plan has: few rows, many, or both. A program has
     NUM_STAGES places for 64 rows of either plane, of which a block takes NUM_PLACES; registers are

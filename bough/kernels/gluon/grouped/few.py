@@ -39,13 +39,13 @@ from bough.kernels.gluon.softmax import weigh
 
 @gluon.jit
 def attend_columns(
-    GROUP: gl.constexpr, outer, weights, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr
+    GROUP: gl.constexpr, call, weights, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr
 ):
     """One consumer: every other pack of heads of an item of few rows.
 
     Scores of a head's rows against another head's tokens are masked.
     """
-    sinks_ptr, tables, states, scale, shared = outer
+    sinks_ptr, tables, states, scale, shared = call
     DIM: gl.constexpr = SHAPE.V_DIM
     KV: gl.constexpr = 1 << BLOCK_BITS
     ACROSS: gl.constexpr = gl.NVMMADistributedLayout(

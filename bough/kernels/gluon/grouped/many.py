@@ -37,9 +37,9 @@ from bough.kernels.gluon.softmax import weigh
 
 
 @gluon.jit
-def attend_rows(GROUP: gl.constexpr, outer, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
+def attend_rows(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     """One consumer: half of the rows of a tall item on each of its heads, else every other head."""
-    sinks_ptr, tables, states, scale, shared = outer
+    sinks_ptr, tables, states, scale, shared = call
     DIM: gl.constexpr = SHAPE.V_DIM
     NUM_PLACES: gl.constexpr = BLOCK.NUM_PLACES
     KV: gl.constexpr = NUM_PLACES << BLOCK_BITS

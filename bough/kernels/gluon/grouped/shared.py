@@ -23,6 +23,16 @@ class Shared(NamedTuple):
     v_empty: Any
 
 
+class Call(NamedTuple):
+    """What every consumer has of a call."""
+
+    sinks_ptr: Any
+    tables: Any
+    states: Any
+    scale: Any
+    shared: Any
+
+
 @gluon.jit
 def as_blocks(places, BLOCK: gl.constexpr):
     """The same places block by block."""

@@ -10,11 +10,12 @@ from bough.kernels.gluon.barriers import new_barriers
 from bough.kernels.gluon.grouped.claim import end_item, new_claims, next_item
 from bough.kernels.gluon.grouped.load_queries import NUM_WARPS
 from bough.kernels.gluon.grouped.scout import scout_items
+from bough.kernels.gluon.grouped.shared import Call
 from bough.kernels.gluon.grouped.tile import FEW_ROWS, key_columns
 from bough.kernels.gluon.quantized.columns import attend_columns
 from bough.kernels.gluon.quantized.load import load_items
 from bough.kernels.gluon.quantized.operands import KV, staged_layout
-from bough.kernels.gluon.quantized.shared import Call, Places, Shared
+from bough.kernels.gluon.quantized.shared import Places, Shared
 
 
 @gluon.jit

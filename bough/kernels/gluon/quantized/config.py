@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from bough.kernels.gluon.grouped.config import TILE_HEIGHTS, BlockShape
 from bough.spec import AttentionSpec
 
 # Query rows of the tiles that the kernel is written for.
-MOST_ROWS = 16
+MOST_ROWS = TILE_HEIGHTS[0]
 # Stored bytes that a program holds or has in flight.
 _BYTES_IN_FLIGHT = 128 * 1024
 
 
-class BlockShape(NamedTuple):
-    """Compile-time shape of `attend_quantized_heads`, for tiles of few rows alone.
-
-    A program has NUM_STAGES places for blocks of 64 tokens, each of NUM_PLACES; registers are those
-    of a thread.
-    """
-
-    HAS_FEW: bool
-    HAS_MANY: bool
-    NUM_STAGES: int
-    NUM_PLACES: int
-    CONSUMER_REGISTERS: int
-    PRODUCER_REGISTERS: int
-    SCOUT_REGISTERS: int
-    ENTRY_REGISTERS: int
-
-
 def block_shape(spec: AttentionSpec) -> BlockShape:
-    """Choose the compile-time shape for a spec that the kernel over 16-bit rows does not refuse."""
+    """Choose the compile-time shape of `attend_quantized_heads`.
+
+    Args:
+        spec: a spec that the kernel over 16-bit rows does not refuse.
+    """
     return BlockShape(
         HAS_FEW=True,
         HAS_MANY=False,

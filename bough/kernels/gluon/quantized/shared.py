@@ -26,13 +26,3 @@ class Shared(NamedTuple):
     q_full: Any
     q_empty: Any
     places: Places
-
-
-class Call(NamedTuple):
-    """What every consumer has of a call."""
-
-    sinks_ptr: Any
-    tables: Any
-    states: Any
-    scale: Any
-    shared: Shared

@@ -1,14 +1,18 @@
-"""The launch of a plan's tiles over grouped heads."""
+"""The launch of a plan's tiles over grouped heads, in 16 bits or in fp8."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
 from bough.kernels.gluon.grouped.attend import attend_grouped
 from bough.kernels.gluon.grouped.config import BlockShape, block_shape
-from bough.kernels.triton.arguments import States
-from bough.kernels.triton.launch import queries_of, shape_of, stored_of, tables_of
-from bough.kv import KV
+from bough.kernels.gluon.quantized.attend import attend_quantized_heads
+from bough.kernels.gluon.quantized.config import block_shape as quantized_block_shape
+from bough.kernels.triton.arguments import Plane, States, Stored
+from bough.kernels.triton.launch import plane_of, queries_of, shape_of, stored_of, tables_of
+from bough.kv import KV, QuantizedKV
 from bough.plan import Plan
 
 
@@ -24,23 +28,31 @@ def launch_grouped(
     Args:
         q: [num_queries, num_q_heads, qk_dim].
         kv: keys and values, each [num_pages, page_size, num_kv_heads, dim]; or tied states with
-            their rotary key, [num_pages, page_size, num_kv_heads * v_dim + rope_dim].
+            their rotary key, [num_pages, page_size, num_kv_heads * v_dim + rope_dim]; or either in
+            fp8, for a plan of tiles of few rows.
         plan: the plan.
         states: where outputs and partials go.
         sinks: [num_q_heads] logits, where the spec has them.
     """
     spec = plan.cost.spec
     stored = stored_of(kv, spec)
-    block = _block_of(plan)
-    attend_grouped[(min(plan.num_launched_items, plan.cost.device.num_workers),)](
+    key = stored.rope if spec.tied else stored.key
+    kernel: Any
+    rows: tuple[Plane, Plane] | tuple[Stored]
+    if isinstance(kv, QuantizedKV):
+        kernel, block = attend_quantized_heads, quantized_block_shape(spec)
+        rows = (stored._replace(key=key, value=plane_of(kv.planes[-1])),)
+    else:
+        kernel, block = attend_grouped, _block_of(plan)
+        rows = (key, stored.value)
+    kernel[(min(plan.num_launched_items, plan.cost.device.num_workers),)](
         queries_of(q),
-        stored.rope if spec.tied else stored.key,
-        stored.value,
+        *rows,
         states.lse if sinks is None else sinks,
         tables_of(plan),
         states,
         spec.scale,
-        SHAPE=shape_of(plan, has_sinks=sinks is not None),
+        SHAPE=shape_of(plan, has_sinks=sinks is not None, is_fp8=isinstance(kv, QuantizedKV)),
         BLOCK=block,
         num_warps=4,
         maxnreg=block.ENTRY_REGISTERS,

@@ -17,12 +17,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from bough.kernels.gluon.grouped.claim import read_rows
+from bough.kernels.gluon.grouped.pack import hide_others, open_pack, sum_tokens
 from bough.kernels.gluon.grouped.scores import (
     await_keys,
     await_values,
     cap_scores,
-    find_visible,
-    is_partly_hidden,
     score_block,
 )
 from bough.kernels.gluon.grouped.states import store_states
@@ -32,7 +31,6 @@ from bough.kernels.gluon.grouped.tile import (
     count_lanes,
     count_rounds,
     find_segment,
-    unpack_rows,
 )
 from bough.kernels.gluon.softmax import weigh
 
@@ -52,13 +50,7 @@ def attend_columns(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, FEW_ROWS, 16]
     )
     COLUMN: gl.constexpr = gl.SliceLayout(0, ACROSS)
-    # A warp holds whole columns: sums over tokens stay inside it.
-    WHOLE: gl.constexpr = gl.BlockedLayout([2, 4], [32, 1], [1, 4], [0, 1])
-    row_head, row = unpack_rows(tile, gl.arange(0, FEW_ROWS, layout=COLUMN))
-    num_step = 1 << tile.token_bits
-    offs_kv = gl.arange(0, KV, layout=gl.SliceLayout(1, ACROSS))
-    token = offs_kv & (num_step - 1)
-    is_own = (offs_kv >> tile.token_bits)[:, None] == row_head[None, :]
+    pack = open_pack(tile, KV, ACROSS)
     no_scores = gl.zeros([KV, FEW_ROWS], gl.float32, ACROSS)
     rows = read_rows(shared.claims, turn, 0, FEW_ROWS, COLUMN)
     lanes = count_lanes(tile)
@@ -90,14 +82,8 @@ def attend_columns(
                 score = warpgroup_mma_wait(0, deps=[score])
                 mbarrier.arrive(shared.k_empty.index(stage), count=2)
                 score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
-                end = origin + num_tokens
-                if is_partly_hidden(origin + low, end, tile, num_step, SHAPE.WINDOW) | (
-                    tile.pack_bits > 0
-                ):
-                    place = origin + low + token
-                    sees = is_own & find_visible(tables, rows, place, end, SHAPE, 0)
-                    score = gl.where(sees, score, float("-inf"))
-                low += num_step
+                score = hide_others(score, tables, rows, pack, tile, origin, low, num_tokens, SHAPE)
+                low += 1 << tile.token_bits
                 if (low >= num_tokens) & (left > 1):
                     low = 0
                     segment += 1
@@ -115,10 +101,9 @@ def attend_columns(
                 mbarrier.arrive(shared.v_empty.index(stage), count=2)
             mbarrier.arrive(shared.q_empty.index(slot), count=1)
             unit += 1
-            total = gl.convert_layout(gl.sum(gl.convert_layout(total, WHOLE), 0), COLUMN)
             store_states(
-                sinks_ptr, states, tile, (GROUP << tile.pack_bits) + head + row_head, row, rows,
-                peak, total, acc, SHAPE, 0,
+                sinks_ptr, states, tile, (GROUP << tile.pack_bits) + head + pack.head, pack.row,
+                rows, peak, sum_tokens(total, COLUMN), acc, SHAPE, 0,
             )  # fmt: skip
         block += lanes * tile.num_blocks
         head += lanes << tile.pack_bits

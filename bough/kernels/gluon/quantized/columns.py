@@ -15,7 +15,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from bough.kernels.gluon.grouped.claim import read_rows
-from bough.kernels.gluon.grouped.scores import cap_scores, find_visible, is_partly_hidden
+from bough.kernels.gluon.grouped.pack import hide_others, open_pack, sum_tokens
+from bough.kernels.gluon.grouped.scores import cap_scores
 from bough.kernels.gluon.grouped.states import store_states
 from bough.kernels.gluon.grouped.tile import (
     FEW_ROWS,
@@ -56,11 +57,7 @@ def attend_columns(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, FEW_ROWS, 16]
     )
     COLUMN: gl.constexpr = gl.SliceLayout(0, ACROSS)
-    row_head, _ = unpack_rows(tile, gl.arange(0, FEW_ROWS, layout=COLUMN))
-    num_step = 1 << tile.token_bits
-    offs_kv = gl.arange(0, KV, layout=gl.SliceLayout(1, ACROSS))
-    token = offs_kv & (num_step - 1)
-    is_own = (offs_kv >> tile.token_bits)[:, None] == row_head[None, :]
+    pack = open_pack(tile, KV, ACROSS)
     no_scores = gl.zeros([KV, FEW_ROWS], gl.float32, ACROSS)
     rows = read_rows(shared.claims, turn, 0, FEW_ROWS, COLUMN)
     lanes = count_lanes(tile)
@@ -94,14 +91,10 @@ def attend_columns(
                 if SHAPE.ROPE_DIM == 0:
                     score *= token_powers(words, 0, score, 1)
                 score, factor = cap_scores(score, call.scale * power(key_unit), SHAPE.SOFTCAP)
-                end = origin + num_tokens
-                if is_partly_hidden(origin + low, end, tile, num_step, SHAPE.WINDOW) | (
-                    tile.pack_bits > 0
-                ):
-                    place = origin + low + token
-                    sees = is_own & find_visible(call.tables, rows, place, end, SHAPE, 0)
-                    score = gl.where(sees, score, float("-inf"))
-                low += num_step
+                score = hide_others(
+                    score, call.tables, rows, pack, tile, origin, low, num_tokens, SHAPE
+                )
+                low += 1 << tile.token_bits
                 if (low >= num_tokens) & (left > 1):
                     low = 0
                     segment += 1
@@ -161,14 +154,11 @@ def _score(q, places, stage, no_scores, SHAPE: gl.constexpr):
 @gluon.jit
 def _store(call, turn, tile, head, peak, total, acc, SHAPE: gl.constexpr):
     """Put columns in order and store the states of rows, on a pack of heads from `head` on."""
-    # A warp holds whole columns: sums over tokens stay inside it.
-    WHOLE: gl.constexpr = gl.BlockedLayout([2, 4], [32, 1], [1, 4], [0, 1])
     out = in_order(acc)
     COLUMN: gl.constexpr = gl.SliceLayout(0, out.type.layout)
     rows = read_rows(call.shared.claims, turn, 0, FEW_ROWS, COLUMN)
     row_head, row = unpack_rows(tile, gl.arange(0, FEW_ROWS, layout=COLUMN))
-    total = gl.convert_layout(gl.sum(gl.convert_layout(total, WHOLE), 0), COLUMN)
     store_states(
         call.sinks_ptr, call.states, tile, head + row_head, row, rows,
-        gl.convert_layout(peak, COLUMN), total, out, SHAPE, 0,
+        gl.convert_layout(peak, COLUMN), sum_tokens(total, COLUMN), out, SHAPE, 0,
     )  # fmt: skip

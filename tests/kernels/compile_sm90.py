@@ -119,6 +119,7 @@ def merge_source(text: str, most: int) -> tuple[Any, dict[str, Any], dict[str, A
         "HAS_SINKS": False,
         "BLOCK": block,
         "ALL_COLUMNS": padded(spec.v_dim),
+        "IS_EARLY": most <= 8,
     }
     return merge_states, arguments, {"num_warps": 4}
 

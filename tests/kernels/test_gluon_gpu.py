@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -88,17 +90,21 @@ def test_float16_and_sinks_agree_with_fp32(name: str) -> None:
     check(ragged(64, 2), spec, torch.float16)
 
 
-def test_latents_go_to_gluon_unasked_and_other_specs_do_not() -> None:
-    forest = ragged(64, 1)
-    for text, is_same in (("gla:128:2", True), ("gta:32:8:128", False)):
-        spec = AttentionSpec.parse(text)
-        q, kv, _ = problem(forest, spec)
-        plan = make_plan(forest, spec, Device.current())
-        if is_same:
-            assert torch.equal(attend(q, kv, plan)[0], attend(q, kv, plan, backend="gluon")[0])
-        else:
-            with pytest.raises(NotImplementedError, match="takes plans of paired tiles"):
-                attend(q, kv, plan, backend="gluon")
+@pytest.mark.parametrize("text", ["gla:128:2", "gta:32:8:128", "gqa:32:8:128"])
+def test_a_hopper_gpu_takes_gluon_unasked(text: str) -> None:
+    forest, spec = ragged(64, 1), AttentionSpec.parse(text)
+    q, kv, _ = problem(forest, spec)
+    plan = make_plan(forest, spec, Device.current())
+    assert torch.equal(attend(q, kv, plan)[0], attend(q, kv, plan, backend="gluon")[0])
+
+
+def test_plans_without_paired_tiles_go_to_triton_and_are_refused_by_name() -> None:
+    forest, spec = ragged(64, 1), AttentionSpec.gqa(32, 8, 128)
+    q, kv, _ = problem(forest, spec)
+    plan = make_plan(forest, spec, replace(Device.current(), paired_tiling=None))
+    assert torch.equal(attend(q, kv, plan)[0], attend(q, kv, plan, backend="triton")[0])
+    with pytest.raises(NotImplementedError, match="takes plans of paired tiles"):
+        attend(q, kv, plan, backend="gluon")
 
 
 @pytest.mark.parametrize("name", ["gla-2", "mla"])

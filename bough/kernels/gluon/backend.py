@@ -14,6 +14,8 @@ from bough.kernels.triton.launch import launch_merge, new_states
 from bough.kv import KV
 from bough.plan import Plan
 
+_MOST_EARLY_PARTIALS = 8
+
 
 class GluonBackend(TritonBackend):
     """Launches kernels on the tensors' device; safe inside CUDA graphs."""
@@ -30,11 +32,13 @@ class GluonBackend(TritonBackend):
             assert not isinstance(kv, tuple)
             if plan.num_launched_items:
                 launch_latents(q, kv, plan, states, sinks)
-            block = latent_merge_block(plan.most_partials, len(q), v_dim)
+            block, is_early = latent_merge_block(plan.most_partials, len(q), v_dim), False
         else:
             if plan.num_launched_items:
                 launch_grouped(q, kv, plan, states, sinks)
             block = merge_block(plan.most_partials, v_dim)
+            # Early programs crowd where work ends first, which many partials at a time do not bear.
+            is_early = block.partials <= _MOST_EARLY_PARTIALS
         if plan.has_merge:
-            launch_merge(states, sinks, plan, block)
+            launch_merge(states, sinks, plan, block, is_early=is_early)
         return states.out, states.lse

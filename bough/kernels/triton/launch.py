@@ -87,14 +87,32 @@ def new_states(q: torch.Tensor, plan: Plan) -> States:
     )
 
 
-def launch_merge(states: States, sinks: torch.Tensor | None, plan: Plan, block: MergeBlock) -> None:
-    """Combine the partials of every query that has some, a block a program."""
+def launch_merge(
+    states: States,
+    sinks: torch.Tensor | None,
+    plan: Plan,
+    block: MergeBlock,
+    *,
+    is_early: bool = False,
+) -> None:
+    """Combine the partials of every query that has some, a block a program.
+
+    Args:
+        states: outputs and partials.
+        sinks: [num_q_heads] logits, where the spec has them.
+        plan: the plan.
+        block: what a program reads at a time.
+        is_early: whether programs start before the tiles are done, and wait; the kernel before says
+            when, and the GPU must know programmatic dependent launch (compute capability 9.0).
+    """
     spec, tables = plan.cost.spec, plan.tables
     grid = (
         len(states.out),
         triton.cdiv(spec.num_q_heads, block.heads),
         triton.cdiv(spec.v_dim, block.columns),
     )
+    # An option of Hopper's compiler, which others refuse.
+    early = {"launch_pdl": True} if is_early else {}
     merge_states[grid](
         states,
         states.lse if sinks is None else sinks,
@@ -106,5 +124,7 @@ def launch_merge(states: States, sinks: torch.Tensor | None, plan: Plan, block: 
         HAS_SINKS=sinks is not None,
         BLOCK=block,
         ALL_COLUMNS=padded(spec.v_dim),
+        IS_EARLY=is_early,
         num_warps=4,
+        **early,
     )

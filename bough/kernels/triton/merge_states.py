@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_wait
 
 from bough.kernels.triton.softmax import LN_2, LOG2_E
 
@@ -20,11 +21,13 @@ def merge_states(
     HAS_SINKS: tl.constexpr,
     BLOCK: tl.constexpr,
     ALL_COLUMNS: tl.constexpr,
+    IS_EARLY: tl.constexpr,
 ):
     """Combine partials by their log-sum-exp; write 0 and -inf for queries that no tile serves.
 
     The partials of a query that has few are merged by the first of its programs, all columns at
-    once; else every program merges columns of its own.
+    once; else every program merges columns of its own. Programs that are launched early look up
+    what the plan says, and wait until the tiles are done.
     """
     query = tl.program_id(0)
     # Asked for together: each would be waited for as long as all of them.
@@ -38,13 +41,16 @@ def merge_states(
         if stop - begin > BLOCK.few:
             merge_columns(
                 states, sinks_ptr, of_query, stop - begin, query, first_head, first_column,
-                NUM_Q_HEADS, V_DIM, HAS_SINKS, BLOCK.partials, BLOCK.heads, BLOCK.columns,
+                NUM_Q_HEADS, V_DIM, HAS_SINKS, IS_EARLY, BLOCK.partials, BLOCK.heads, BLOCK.columns,
             )  # fmt: skip
         elif first_column == 0:
             merge_columns(
                 states, sinks_ptr, of_query, stop - begin, query, first_head, 0,
-                NUM_Q_HEADS, V_DIM, HAS_SINKS, BLOCK.few, BLOCK.heads, ALL_COLUMNS,
+                NUM_Q_HEADS, V_DIM, HAS_SINKS, IS_EARLY, BLOCK.few, BLOCK.heads, ALL_COLUMNS,
             )  # fmt: skip
+    if IS_EARLY:
+        # Those that merge nothing wait too: who comes next takes tiles for done when all are.
+        gdc_wait()
 
 
 @triton.jit
@@ -59,6 +65,7 @@ def merge_columns(
     NUM_Q_HEADS: tl.constexpr,
     V_DIM: tl.constexpr,
     HAS_SINKS: tl.constexpr,
+    IS_EARLY: tl.constexpr,
     BLOCK_PARTIALS: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
     BLOCK_V: tl.constexpr,
@@ -74,6 +81,8 @@ def merge_columns(
     acc = tl.zeros([BLOCK_HEADS, BLOCK_V], tl.float32)
     # Which partials come next is looked up a block ahead.
     ahead = tl.load(indices_ptr + offs_partial, mask=offs_partial < num_partials, other=0)
+    if IS_EARLY:
+        gdc_wait()
     for first in range(0, num_partials, BLOCK_PARTIALS):
         partial = ahead
         mask_partial = first + offs_partial < num_partials

@@ -10,6 +10,7 @@ from __future__ import annotations
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
+from triton.language.extra.cuda import gdc_launch_dependents
 
 from bough.kernels.gluon.grouped.claim import NUM_ARRAYS, NUM_CLAIMS, NUM_FIELDS
 from bough.kernels.gluon.grouped.tile import (
@@ -51,6 +52,8 @@ def scout_items(tables, shared, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
         mbarrier.wait(claims.wanted.index(0), turn & 1)
         turn += 1
         at = gl.num_programs(0) + gl.atomic_add(tables.num_claimed, 1, sem="relaxed")
+    # Once every program has its last item, those of the merge may come.
+    gdc_launch_dependents()
     _publish(claims, turn, _no_tile(), None)
     _reset(tables)
 

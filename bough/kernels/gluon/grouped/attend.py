@@ -50,17 +50,21 @@ def attend_grouped(
     weights = gl.allocate_shared_memory(dtype, [2, KV, FEW_ROWS], COLUMNS)
     # Every thread of the producer tells of its own copies.
     NUM_LOADERS: gl.constexpr = 32 * NUM_WARPS
+    k_full, v_full, k_empty, v_empty, q_full, q_empty = new_barriers(
+        (NUM_STAGES, NUM_STAGES, NUM_STAGES, NUM_STAGES, 4, 4),
+        (NUM_LOADERS, NUM_LOADERS, 2, 2, NUM_LOADERS, 1),
+    )
     shared = Shared(
         claims=new_claims(),
         q_tiles=q_tiles,
-        q_full=new_barriers(4, NUM_LOADERS),
-        q_empty=new_barriers(4, 1),
+        q_full=q_full,
+        q_empty=q_empty,
         k_blocks=k_blocks,
-        k_full=new_barriers(NUM_STAGES, NUM_LOADERS),
-        k_empty=new_barriers(NUM_STAGES, 2),
+        k_full=k_full,
+        k_empty=k_empty,
         v_blocks=v_blocks,
-        v_full=new_barriers(NUM_STAGES, NUM_LOADERS),
-        v_empty=new_barriers(NUM_STAGES, 2),
+        v_full=v_full,
+        v_empty=v_empty,
     )
     fence_async_shared()
     call = Call(sinks_ptr, tables, states, scale, shared)

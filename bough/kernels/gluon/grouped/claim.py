@@ -37,8 +37,8 @@ def new_claims():
     numbers = gl.allocate_shared_memory(gl.int64, [NUM_CLAIMS * NUM_FIELDS, 1], FLAT)
     arrays = gl.allocate_shared_memory(gl.int32, [NUM_CLAIMS * NUM_ARRAYS, MOST_ROWS], FLAT)
     # Read by two consumers and the producer.
-    full, empty = new_barriers(NUM_CLAIMS, 1), new_barriers(NUM_CLAIMS, 3)
-    return Claims(numbers, arrays, full, empty, new_barriers(1, 1))
+    full, empty, wanted = new_barriers((NUM_CLAIMS, NUM_CLAIMS, 1), (1, 3, 1))
+    return Claims(numbers, arrays, full, empty, wanted)
 
 
 @gluon.jit

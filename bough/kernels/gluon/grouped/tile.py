@@ -71,13 +71,18 @@ class Rows(NamedTuple):
 
 @gluon.jit
 def find_segment(tables, segment, newest):
-    """First position of a segment, and how many of its tokens some query sees, one at least.
+    """First position of a segment, and how many of its tokens some query sees."""
+    origin = gl.load(tables.segment_position + segment)
+    return origin, count_visible(origin, gl.load(tables.segment_len + segment), newest)
+
+
+@gluon.jit
+def count_visible(origin, num_reserved, newest):
+    """How many tokens of a segment some query sees, one at least.
 
     What stands at a position after all queries is masked with the rest of its block.
     """
-    origin = gl.load(tables.segment_position + segment)
-    num_tokens = gl.minimum(gl.load(tables.segment_len + segment), newest + 1 - origin)
-    return origin, gl.maximum(num_tokens, 1)
+    return gl.maximum(gl.minimum(num_reserved, newest + 1 - origin), 1)
 
 
 @gluon.jit

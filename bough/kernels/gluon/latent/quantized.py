@@ -43,9 +43,7 @@ def attend_quantized(
     rope_blocks = gl.allocate_shared_memory(
         dtype, [NUM_STAGES, SHAPE.BLOCK_KV, SHAPE.ROPE_DIM], ROPE
     )
-    full = new_barriers(NUM_STAGES, 128)
-    empty = new_barriers(NUM_STAGES, NUM_CONSUMERS)
-    turns = new_barriers(2, 1)
+    full, empty, turns = new_barriers((NUM_STAGES, NUM_STAGES, 2), (128, NUM_CONSUMERS, 1))
     fence_async_shared()
     buffers = Buffers(q_nope, q_rope, state_blocks, rope_blocks, full, empty, turns)
     staged = stage_blocks(NUM_STAGED * NUM_LOADERS, SHAPE)

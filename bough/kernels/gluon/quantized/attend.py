@@ -48,12 +48,12 @@ def attend_quantized_heads(
     q_tiles = gl.allocate_shared_memory(queries.ptr.dtype.element_ty, [4, FEW_ROWS, QK_DIM], TILE)
     weights = gl.allocate_shared_memory(gl.float16, [2, KV, FEW_ROWS], WEIGHTS)
     # Every thread of the producer tells of its own copies.
-    full, empty = new_barriers(NUM_STAGES, 128), new_barriers(NUM_STAGES, 2)
+    full, empty, q_full, q_empty = new_barriers((NUM_STAGES, NUM_STAGES, 4, 4), (128, 2, 128, 1))
     shared = Shared(
         claims=new_claims(),
         q_tiles=q_tiles,
-        q_full=new_barriers(4, 128),
-        q_empty=new_barriers(4, 1),
+        q_full=q_full,
+        q_empty=q_empty,
         places=Places(keys, values, words, full, empty),
     )
     fence_async_shared()

@@ -23,7 +23,7 @@ def block_shape(spec: AttentionSpec) -> BlockShape:
         NUM_STAGES=_BYTES_IN_FLIGHT // (2 * 64 * spec.v_dim),
         NUM_PLACES=1,
         CONSUMER_REGISTERS=184,
-        PRODUCER_REGISTERS=96,
-        SCOUT_REGISTERS=48,
+        PRODUCER_REGISTERS=88,
+        SCOUT_REGISTERS=56,
         ENTRY_REGISTERS=128,
     )

@@ -105,9 +105,7 @@ class RankProcesses:
             codes = {rank: process.poll() for rank, process in enumerate(self._processes, 1)}
             ended = [(rank, code) for rank, code in codes.items() if code is not None]
             if ended:
-                # Those that only lost another rank are not to blame.
-                rank, code = min(ended, key=lambda item: item[1] == LOST_OTHERS)
-                self._report(rank, code)
+                self._report(*first_to_end(ended))
                 return
 
     def _report(self, rank: int, code: int) -> None:
@@ -124,6 +122,21 @@ class RankProcesses:
         print(f"bough: {self._fate}", file=sys.stderr, flush=True)
         self.end(is_orderly=False)
         os._exit(1)
+
+
+def first_to_end(ended: list[tuple[int, int]]) -> tuple[int, int]:
+    """Tell which of some ranks ended by itself, of those that are found ended at once.
+
+    Args:
+        ended: rank and exit code of each, as `subprocess` gives it.
+
+    Returns:
+        One of them: sooner one that did not lose another rank, and soonest one that did not abort
+        either, as a thread of gloo may where its peer is gone.
+    """
+    consequences = (-signal.SIGABRT, LOST_OTHERS)
+    likely = {code: place for place, code in enumerate(consequences, 1)}
+    return min(ended, key=lambda item: likely.get(item[1], 0))
 
 
 def joined_store(rank: int, size: int) -> dist.Store | None:

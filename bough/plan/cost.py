@@ -31,7 +31,7 @@ The form follows CoDec (arXiv 2505.17694, section 5), which fits C(n_q, n_kv) to
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -184,12 +184,9 @@ class CostModel:
         Returns:
             fixed cost, and cost per KV token, of each count of queries.
         """
-        full, rest = np.divmod(num_queries, self.max_tile_queries)
-        has_rest = rest > 0
-        readers = np.maximum(1, full + has_rest)
-        of_full = self.rate(np.asarray(self.max_tile_queries), readers)
-        per_token = full * of_full + has_rest * self.rate(rest, readers)
-        return (full + has_rest) * self.fixed, per_token
+        size = 1 << int(num_queries.max(initial=0)).bit_length()
+        fixed, per_token = _lines(self, size)
+        return fixed[num_queries], per_token[num_queries]
 
     def tiles(self, num_queries: Counts, num_tokens: Counts) -> Seconds:
         """Cost of work before it is divided."""
@@ -206,3 +203,14 @@ class CostModel:
     def merge(self) -> float:
         """Fixed cost of the merging pass, which every worker waits for."""
         return self.device.merge_seconds * self.num_workers
+
+
+@lru_cache(maxsize=32)
+def _lines(cost: CostModel, size: int) -> tuple[Seconds, Seconds]:
+    """What `CostModel.line` returns for each count below a size: every plan asks for the same."""
+    full, rest = np.divmod(np.arange(size), cost.max_tile_queries)
+    has_rest = rest > 0
+    readers = np.maximum(1, full + has_rest)
+    of_full = cost.rate(np.asarray(cost.max_tile_queries), readers)
+    per_token = full * of_full + has_rest * cost.rate(rest, readers)
+    return (full + has_rest) * cost.fixed, per_token

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bough.forest import Forest
 from bough.plan.cost import CostModel
-from bough.tree_order import Index, distinct, is_same
+from bough.tree_order import Index, is_same
 
 Seconds = npt.NDArray[np.float64]
 
@@ -54,8 +54,7 @@ def fold(forest: Forest, cost: CostModel) -> Tasks:
     if not len(inner):
         return _tasks(forest, below, forest.node_start)
     # Cost of tiles for all queries below a node, and for those that end in it alone.
-    count, at = distinct(np.concatenate((below, own[inner])))
-    fixed, per_token = (line[at] for line in cost.line(count))
+    fixed, per_token = cost.line(np.concatenate((below, own[inner])))
     own_fixed, own_per_token = fixed[len(below) :], per_token[len(below) :]
     fixed, per_token = fixed[: len(below)], per_token[: len(below)]
     of_children = np.bincount(forest.node_parent + 1, per_token, forest.num_nodes + 1)[1:]

@@ -34,7 +34,7 @@ from bough.kernels.triton.merge_states import merge_states
 from bough.kernels.triton.padding import padded
 from bough.plan.cost import CostModel
 from bough.spec import NUM_SCALES, AttentionSpec
-from tests.kernels.machine_code import find_unwritten
+from tests.kernels.machine_code import find_stale_pairs, find_unwritten
 
 SPECS = (
     "gqa:32:8:64",
@@ -160,8 +160,8 @@ def compile_kernel(kernel: Any, arguments: dict[str, Any], options: dict[str, An
 
 
 def assemble(compiled: Any) -> dict[str, int]:
-    """Registers, spilled bytes and shared memory of a compiled kernel, and uniform registers that
-    it reads before anything has written to them."""
+    """Registers, spilled bytes and shared memory of a compiled kernel, and what it reads before
+    anything has written it: uniform registers, and pairs of e4m3 numbers."""
     with tempfile.TemporaryDirectory() as folder:
         source, binary = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
         source.write_text(compiled.asm["ptx"])
@@ -172,6 +172,7 @@ def assemble(compiled: Any) -> dict[str, int]:
         "spilled": sum(int(size) for size in re.findall(r"(\d+) bytes spill", said)),
         "shared": compiled.metadata.shared,
         "unwritten": len(find_unwritten(machine_code)),
+        "stale": len(find_stale_pairs(machine_code)),
     }
 
 

@@ -35,6 +35,33 @@ def find_unwritten(machine_code: str) -> list[str]:
     return unwritten
 
 
+def find_stale_pairs(machine_code: str) -> list[str]:
+    """List pairs of e4m3 numbers that are turned to fp16 out of a register which nothing before has
+    written, or which comes from where registers are spilled.
+
+    ptxas has been seen to keep a pair that is both stored and turned again in a copy which it makes
+    too late: the pair of the former turn of a loop is read.
+    """
+    written: dict[int, str] = {}
+    stale = []
+    for line in machine_code.splitlines():
+        found = _INSTRUCTION.search(re.sub(r"/\*.*?\*/", "", line))
+        if found is None:
+            continue
+        name, operands = found.groups()
+        source = re.fullmatch(r"R\d+, R(\d+)(?:\.\w+)?", operands.strip())
+        if name.startswith("F2FP.F16.E4M3.UNPACK") and source is not None:
+            register = int(source.group(1))
+            if written.get(register, "LDL").startswith("LDL"):
+                stale.append(f"R{register}")
+        target = re.match(r"R(\d+)\b", operands)
+        if target is not None:
+            width = 4 if ".128" in name else 2 if ".64" in name else 1
+            first = int(target.group(1))
+            written.update(dict.fromkeys(range(first, first + width), name))
+    return stale
+
+
 def _reads(operands: str) -> list[int]:
     """First registers of what an instruction reads.
 

@@ -148,7 +148,8 @@ def make_schedule(forest: Forest, cost: CostModel) -> Schedule:
     if reading is not None:
         items = np.maximum(items, reading)
     latest = float(items.sum()) / workers + float(items.max()) + schedule.merge_seconds
-    if seconds_apart(forest, cost) / workers >= latest:
+    earliest_apart = seconds_apart(forest, cost) / workers
+    if earliest_apart >= latest or earliest_apart >= schedule.seconds:
         return schedule
     apart = _schedule(forest, read_apart(forest), cost)
     return min(schedule, apart, key=lambda found: found.seconds)

@@ -7,7 +7,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared
 
 from bough.kernels.gluon.barriers import new_barriers
-from bough.kernels.gluon.grouped.claim import end_item, new_claims, next_item
+from bough.kernels.gluon.grouped.claim import for_each_item, new_claims
 from bough.kernels.gluon.grouped.few import attend_columns
 from bough.kernels.gluon.grouped.load import load_items
 from bough.kernels.gluon.grouped.load_queries import NUM_WARPS
@@ -83,14 +83,14 @@ def attend_grouped(
 @gluon.jit
 def _attend_items(GROUP: gl.constexpr, call, weights, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     """One consumer: its part of every item that the scout takes."""
-    claims = call.shared.claims
-    turn = 0
-    tile = next_item(claims, turn)
-    while tile.num_rows > 0:
-        if BLOCK.HAS_FEW and tile.num_rows <= FEW_ROWS:
-            attend_columns(GROUP, call, weights, turn, tile, SHAPE, BLOCK)
-        if BLOCK.HAS_MANY and tile.num_rows > FEW_ROWS:
-            attend_rows(GROUP, call, turn, tile, SHAPE, BLOCK)
-        end_item(claims, turn)
-        turn += 1
-        tile = next_item(claims, turn)
+    arguments = (GROUP, call, weights)
+    for_each_item(_attend_item, arguments, call.shared.claims, SHAPE, BLOCK)
+
+
+@gluon.jit
+def _attend_item(arguments, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
+    GROUP, call, weights = arguments
+    if BLOCK.HAS_FEW and tile.num_rows <= FEW_ROWS:
+        attend_columns(GROUP, call, weights, turn, tile, SHAPE, BLOCK)
+    if BLOCK.HAS_MANY and tile.num_rows > FEW_ROWS:
+        attend_rows(GROUP, call, turn, tile, SHAPE, BLOCK)

@@ -42,10 +42,29 @@ def new_claims():
 
 
 @gluon.jit
-def next_item(claims, turn):
+def for_each_item(RUN: gl.constexpr, arguments, claims, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
+    """Run `RUN(arguments, turn, tile, SHAPE, BLOCK)` on every item that the scout takes."""
+    turn = 0
+    tile = _next_item(claims, turn)
+    while tile.num_rows > 0:
+        RUN(arguments, turn, tile, SHAPE, BLOCK)
+        _end_item(claims, turn)
+        turn += 1
+        tile = _next_item(claims, turn)
+
+
+@gluon.jit
+def _next_item(claims, turn):
     """Wait for what the scout publishes; a tile without rows is the end."""
     mbarrier.wait(claims.full.index(turn % NUM_CLAIMS), (turn // NUM_CLAIMS) & 1)
     return read_item(claims, turn)
+
+
+@gluon.jit
+def _end_item(claims, turn):
+    """Tell the scout that an item is done with."""
+    gl.thread_barrier()
+    mbarrier.arrive(claims.empty.index(turn % NUM_CLAIMS), count=1)
 
 
 @gluon.jit
@@ -87,13 +106,6 @@ def read_rows(claims, turn, half, NUM: gl.constexpr, LAYOUT: gl.constexpr):
         halves.index(first + 2).slice(0, NUM).load(LAYOUT),
         halves.index(first + 4).slice(0, NUM).load(LAYOUT),
     )
-
-
-@gluon.jit
-def end_item(claims, turn):
-    """Tell the scout that an item is done with."""
-    gl.thread_barrier()
-    mbarrier.arrive(claims.empty.index(turn % NUM_CLAIMS), count=1)
 
 
 @gluon.jit

@@ -7,7 +7,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
-from bough.kernels.gluon.grouped.claim import end_item, next_item
+from bough.kernels.gluon.grouped.claim import for_each_item
 from bough.kernels.gluon.grouped.load_queries import ROW, ROWS, load_queries
 from bough.kernels.gluon.grouped.shared import as_blocks
 from bough.kernels.gluon.grouped.tile import BLOCK_BITS, count_lanes, count_rounds, key_columns
@@ -20,25 +20,18 @@ LEAD = gl.constexpr(4)
 @gluon.jit
 def load_items(queries, key, value, tables, shared, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     """Stream item after item, head after head, block after block, without a pause."""
-    turn = 0
-    tile = next_item(shared.claims, turn)
-    while tile.num_rows > 0:
-        _load_item(queries, key, value, tables, shared, turn, tile, SHAPE, BLOCK)
-        end_item(shared.claims, turn)
-        turn += 1
-        tile = next_item(shared.claims, turn)
+    for_each_item(_load_item, (queries, key, value, tables, shared), shared.claims, SHAPE, BLOCK)
 
 
 @gluon.jit
-def _load_item(
-    queries, key, value, tables, shared, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr
-):
+def _load_item(arguments, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     """Begin to copy query rows and blocks of every head of an item.
 
     A thread looks one token's page up, a block ahead, and works its row out; threads that copy
     the row are told. Keys and values lie at the same steps; of tied specs, `key` is the rotary key
     and `value` the states.
     """
+    queries, key, value, tables, shared = arguments
     KV: gl.constexpr = 1 << BLOCK_BITS
     NUM_PLACES: gl.constexpr = BLOCK.NUM_PLACES
     K_DIM: gl.constexpr = key_columns(SHAPE)

@@ -7,7 +7,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared
 
 from bough.kernels.gluon.barriers import new_barriers
-from bough.kernels.gluon.grouped.claim import end_item, new_claims, next_item
+from bough.kernels.gluon.grouped.claim import for_each_item, new_claims
 from bough.kernels.gluon.grouped.load_queries import NUM_WARPS
 from bough.kernels.gluon.grouped.scout import scout_items
 from bough.kernels.gluon.grouped.shared import Call
@@ -73,11 +73,11 @@ def attend_quantized_heads(
 @gluon.jit
 def _attend_items(GROUP: gl.constexpr, call, weights, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     """One consumer: its part of every item that the scout takes."""
-    claims = call.shared.claims
-    turn = 0
-    tile = next_item(claims, turn)
-    while tile.num_rows > 0:
-        attend_columns(GROUP, call, weights, turn, tile, SHAPE, BLOCK)
-        end_item(claims, turn)
-        turn += 1
-        tile = next_item(claims, turn)
+    arguments = (GROUP, call, weights)
+    for_each_item(_attend_item, arguments, call.shared.claims, SHAPE, BLOCK)
+
+
+@gluon.jit
+def _attend_item(arguments, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
+    GROUP, call, weights = arguments
+    attend_columns(GROUP, call, weights, turn, tile, SHAPE, BLOCK)

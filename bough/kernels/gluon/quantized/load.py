@@ -10,7 +10,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
-from bough.kernels.gluon.grouped.claim import end_item, next_item
+from bough.kernels.gluon.grouped.claim import for_each_item
 from bough.kernels.gluon.grouped.load import LEAD
 from bough.kernels.gluon.grouped.load_queries import load_queries
 from bough.kernels.gluon.grouped.tile import count_lanes, count_rounds
@@ -36,21 +36,16 @@ def _threads_of(columns, itemsize):
 @gluon.jit
 def load_items(queries, kv, tables, shared, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     """Stream item after item, head after head, block after block, without a pause."""
-    turn = 0
-    tile = next_item(shared.claims, turn)
-    while tile.num_rows > 0:
-        _load_item(queries, kv, tables, shared, turn, tile, SHAPE, BLOCK)
-        end_item(shared.claims, turn)
-        turn += 1
-        tile = next_item(shared.claims, turn)
+    for_each_item(_load_item, (queries, kv, tables, shared), shared.claims, SHAPE, BLOCK)
 
 
 @gluon.jit
-def _load_item(queries, kv, tables, shared, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
+def _load_item(arguments, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     """Begin to copy query rows and blocks of every head of an item.
 
     A thread looks one token's page up, a block ahead; those that copy its rows are told.
     """
+    queries, kv, tables, shared = arguments
     ROW: gl.constexpr = gl.SliceLayout(1, _threads_of(SHAPE.V_DIM, 1))
     num_tokens = 1 << tile.token_bits
     own = gl.arange(0, KV, layout=TOKEN)

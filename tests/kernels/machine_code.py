@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 _INSTRUCTION = re.compile(r"(?:@!?U?P\w+\s+)?([A-Z0-9_.]+)\s+(.*?);")
 _UNIFORM = re.compile(r"\bUR(\d+)\b")
@@ -17,11 +18,7 @@ def find_unwritten(machine_code: str) -> list[str]:
     """
     mentioned: set[int] = set()
     unwritten = []
-    for line in machine_code.splitlines():
-        found = _INSTRUCTION.search(re.sub(r"/\*.*?\*/", "", line))
-        if found is None:
-            continue
-        name, operands = found.groups()
+    for name, operands in _instructions(machine_code):
         target, _, sources = operands.partition(",")
         is_writer = name.startswith(_WRITERS) and target.strip().startswith("UR")
         for register in _reads(sources if is_writer else operands):
@@ -44,11 +41,7 @@ def find_stale_pairs(machine_code: str) -> list[str]:
     """
     written: dict[int, str] = {}
     stale = []
-    for line in machine_code.splitlines():
-        found = _INSTRUCTION.search(re.sub(r"/\*.*?\*/", "", line))
-        if found is None:
-            continue
-        name, operands = found.groups()
+    for name, operands in _instructions(machine_code):
         source = re.fullmatch(r"R\d+, R(\d+)(?:\.\w+)?", operands.strip())
         if name.startswith("F2FP.F16.E4M3.UNPACK") and source is not None:
             register = int(source.group(1))
@@ -60,6 +53,15 @@ def find_stale_pairs(machine_code: str) -> list[str]:
             first = int(target.group(1))
             written.update(dict.fromkeys(range(first, first + width), name))
     return stale
+
+
+def _instructions(machine_code: str) -> Iterator[tuple[str, str]]:
+    """Name and operands of each instruction."""
+    for line in machine_code.splitlines():
+        found = _INSTRUCTION.search(re.sub(r"/\*.*?\*/", "", line))
+        if found is not None:
+            name, operands = found.groups()
+            yield name, operands
 
 
 def _reads(operands: str) -> list[int]:

@@ -105,7 +105,9 @@ def attend_source(
     return attend_tiles, {**signature, **constants}, options
 
 
-def merge_source(text: str, most: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+def merge_source(
+    text: str, most: int, *, is_early: bool = False
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     spec, dtype = AttentionSpec.parse(text), "bf16"
     block = merge_block(most, spec.v_dim)
     arguments = {
@@ -119,7 +121,7 @@ def merge_source(text: str, most: int) -> tuple[Any, dict[str, Any], dict[str, A
         "HAS_SINKS": False,
         "BLOCK": block,
         "ALL_COLUMNS": padded(spec.v_dim),
-        "IS_EARLY": most <= 8,
+        "IS_EARLY": is_early,
     }
     return merge_states, arguments, {"num_warps": 4}
 

@@ -26,6 +26,7 @@ from bough.kernels.gluon.latent.config import (
     latent_shape,
     merge_block,
 )
+from bough.kernels.gluon.latent.few import attend_few
 from bough.kernels.gluon.latent.narrow import attend_narrow
 from bough.kernels.gluon.latent.quantized import attend_quantized
 from bough.kernels.gluon.latent.wide import attend_wide
@@ -41,9 +42,20 @@ from tests.kernels.compile_sm90 import (
     tables_signature,
 )
 
-KERNELS = {"narrow": attend_narrow, "wide": attend_wide, "quantized": attend_quantized}
-# Latents in fp8, and the rows of their tallest tile.
-FP8_CASES = (("gla:128:2", 128), ("gla:16:1", 16))
+KERNELS = {
+    "narrow": attend_narrow,
+    "wide": attend_wide,
+    "few": attend_few,
+    "quantized": attend_quantized,
+}
+# Latents in fp8, the rows of their tallest tile, and whether there are drafts.
+FP8_CASES = (
+    ("gla:128:2", 128, False),
+    ("gla:128:2", 64, False),
+    ("gla:16:1", 32, False),
+    ("gla:16:1", 32, True),
+    ("gla:64:4:128:32", 16, False),
+)
 # Spec, whether pages hold whole blocks, dtype, whether there are sinks, and drafts.
 CASES = (
     ("gla:128:2", True, "bf16", False, False),
@@ -94,14 +106,16 @@ def compile_latent(
     return compile_chosen(spec, choose_kernel(spec), rows, dtype, page_size, has_drafts)
 
 
-def compile_fp8(text: str, most_rows: int) -> Any:
+def compile_fp8(text: str, most_rows: int, has_drafts: bool = False) -> Any:
     """Compile the kernel of latents in fp8, for pages of single slots."""
     spec = AttentionSpec.parse(text)
     chosen = choose_fp8_kernel(spec, most_rows)
     names = ("fp8e4nv", "i16", "bf16", "i32")
     stored = Stored(*(Plane(f"*{name}", "i32", "i32", "i32") for name in names))
-    rows = {"stored": stored, "NUM_STAGED": chosen.num_staged}
-    return compile_chosen(spec, chosen, rows, "bf16", 1, False)
+    rows: dict[str, Any] = {"stored": stored}
+    if chosen.name == "quantized":
+        rows["NUM_STAGED"] = chosen.num_staged
+    return compile_chosen(spec, chosen, rows, "bf16", 1, has_drafts)
 
 
 def compile_chosen(
@@ -214,7 +228,7 @@ def main() -> None:
         for case in CASES
     }
     for case in FP8_CASES:
-        compiled[f"{case[0]} fp8"] = compile_fp8(*case)
+        compiled[f"{case[0]} {case[1]} fp8" + " drafts" * case[2]] = compile_fp8(*case)
     for case in GROUPED_CASES:
         compiled[" ".join(map(str, case))] = compile_grouped(*case)
     for text in FP8_GROUPED_SPECS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,9 @@ from bough.kv import KV, QuantizedKV, tensors_of
 from bough.plan import make_plan
 from bough.spec import AttentionSpec
 from bough.workloads import forest_from_text
+from tests.draft_trees import draft_forest, random_parents
 from tests.forests import quantized, random_problem
+from tests.kernels.on_hopper import GROWING_LENS, assert_graph_serves
 from tests.kernels.test_gluon_gpu import inside_pages, ragged
 
 pytestmark = pytest.mark.gpu
@@ -58,10 +61,11 @@ def check(
     q, plain = random_problem(forest, spec, 0)
     plain = on_gpu(plain)
     kv, q = quantized(plain, spec, forest), q.to(dtype).cuda()
+    sinks = torch.randn(spec.num_q_heads, device="cuda") if spec.sinks else None
     plan = make_plan(forest, spec, device_for(backend), itemsize=1)
-    out, lse = attend(q, kv, plan, backend=backend)
-    exact, exact_lse = ReferenceBackend(torch.float32).attend(q.float(), kv, plan, None)
-    before, _ = ReferenceBackend(torch.float32).attend(q.float(), plain, plan, None)
+    out, lse = attend(q, kv, plan, sinks=sinks, backend=backend)
+    exact, exact_lse = ReferenceBackend(torch.float32).attend(q.float(), kv, plan, sinks)
+    before, _ = ReferenceBackend(torch.float32).attend(q.float(), plain, plan, sinks)
     sees = exact_lse > -torch.inf
     assert torch.equal(lse > -torch.inf, sees)
     assert (out[~sees] == 0).all()
@@ -126,6 +130,31 @@ def test_nodes_that_start_inside_pages_agree(name: str) -> None:
     check(inside_pages(), SPECS[name], backend="gluon")
 
 
+@pytest.mark.parametrize("query_len", [1, 2])
+@pytest.mark.parametrize("name", ["gla-2", "gla-rank"])
+def test_sinks_of_latents_agree_with_fp32_on_hopper(name: str, query_len: int) -> None:
+    check(ragged(64, query_len), replace(SPECS[name], sinks=True), backend="gluon")
+
+
+@pytest.mark.parametrize("counts", [[1, 1, 0], [8, 3, 17]], ids=str)
+@pytest.mark.parametrize("name", ["gla-2", "gla-rank"])
+def test_drafts_of_latents_agree_with_fp32_on_hopper(name: str, counts: list[int]) -> None:
+    forest = draft_forest(random_parents(counts, seed=0), 16, 384)
+    check(forest, SPECS[name], backend="gluon")
+
+
+@pytest.mark.parametrize("name", ["gla-2", "gla-rank"])
+def test_a_captured_graph_serves_growing_latents(name: str) -> None:
+    spec, start = SPECS[name], np.array(GROWING_LENS)
+    everything = Forest.from_page_table(
+        np.arange(320, dtype=np.int32).reshape(8, 40), np.full(8, 2560), 64
+    )
+    plain = torch.randn(320, 64, spec.elements_per_token, device="cuda").bfloat16()
+    steps = [np.where(start > 0, start + step, 0) for step in range(1, 4)]
+    kv = quantized(plain, spec, everything)
+    assert_graph_serves(steps, spec, Device.current(), kv, page_size=64)
+
+
 @pytest.mark.parametrize("name", GROUPED)
 @pytest.mark.parametrize("fields", [{"window": 100}, {"softcap": 20.0}], ids=["window", "softcap"])
 def test_windows_and_softcaps_agree_with_fp32_on_hopper(name: str, fields: dict[str, Any]) -> None:
@@ -134,19 +163,22 @@ def test_windows_and_softcaps_agree_with_fp32_on_hopper(name: str, fields: dict[
     check(ragged(64, 2), spec, backend="gluon")
 
 
-@pytest.mark.parametrize("name", GROUPED)
+@pytest.mark.parametrize("magnitude", [1e3, 1e7])
+@pytest.mark.parametrize("name", [*GROUPED, *LATENTS])
 @pytest.mark.parametrize("text", ["4|100", "1,4|200,40"])
-def test_values_of_any_magnitude_agree_with_fp32_on_hopper(name: str, text: str) -> None:
+def test_values_of_any_magnitude_agree_with_fp32_on_hopper(
+    name: str, text: str, magnitude: float
+) -> None:
     forest = forest_from_text(text, page_size=16, shuffle_seed=0)
     spec = SPECS[name]
     q, plain = random_problem(forest, spec, 0)
-    # Some tokens' values are nothing, others a thousand times as large as the rest.
+    # Some tokens' values are nothing, others a thousand times as large as the rest, or more.
     tensors = tensors_of(plain)
     for tensor in tensors if len(tensors) == 1 else tensors[1:]:
-        tensor[::3] *= 1000.0
+        tensor[::3] *= magnitude
         tensor[1::3] = tensor[1::3].nan_to_num() * 0.0
     kv = quantized(on_gpu(plain), spec, forest)
-    q = (q * (0.01 if spec.tied else 1.0)).bfloat16().cuda()
+    q = (q * (10 / magnitude if spec.tied else 1.0)).bfloat16().cuda()
     plan = make_plan(forest, spec, device_for("gluon"), itemsize=1)
     out, lse = attend(q, kv, plan, backend="gluon")
     exact, exact_lse = ReferenceBackend(torch.float32).attend(q.float(), kv, plan, None)

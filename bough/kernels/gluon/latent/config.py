@@ -14,6 +14,10 @@ BLOCK_KV = 64
 # Shared memory of a multiprocessor, less barriers and what warps hand over when they part.
 _SHARED_BYTES = 226 * 1024
 _MOST_STAGES = 6
+# Rows of `few`, the width of its products; and what its warps reduce and tell each other through.
+_FEW_ROWS = (16, 32)
+_MOST_PAIRS = 4
+_SCRATCH_BYTES = 8 * 1024
 # What a merging program holds at a time, 32 numbers a thread.
 _MOST_PARTIALS = 128
 _MERGED_NUMBERS = 4096
@@ -33,14 +37,15 @@ class Kernel:
     """Which kernel runs a spec, and how.
 
     Args:
-        name: `narrow` up to 256 columns, `wide` for 512; `quantized` up to 256 in fp8.
+        name: `narrow` up to 256 columns, `wide` for 512; up to 256 in fp8 `few` for few rows and
+            `quantized` for more.
         block_rows: query rows of a program.
-        num_stages: blocks of KV in shared memory, of 16 bits a number.
+        num_stages: blocks of KV in shared memory that consumers read.
         registers: of its warpgroups.
-        num_staged: blocks of fp8 that each producer holds beside these.
+        num_staged: blocks of fp8 that each producer of `quantized` holds beside these.
     """
 
-    name: Literal["narrow", "wide", "quantized"]
+    name: Literal["narrow", "wide", "few", "quantized"]
     block_rows: int
     num_stages: int
     registers: Registers
@@ -113,9 +118,9 @@ def choose_kernel(spec: AttentionSpec) -> Kernel:
 
 
 def choose_fp8_kernel(spec: AttentionSpec, most_rows: int) -> Kernel:
-    """Choose how `quantized` runs.
+    """Choose a kernel of latents in fp8, and how it runs.
 
-    Few rows leave a warpgroup to load, and the memory of its queries to one more block.
+    Up to 64 rows leave a warpgroup to load, and the memory of its queries to one more block.
 
     Args:
         spec: a spec that is not refused.
@@ -123,6 +128,16 @@ def choose_fp8_kernel(spec: AttentionSpec, most_rows: int) -> Kernel:
     """
     row = 2 * spec.qk_dim
     staged_row = spec.v_dim + NUM_SCALES + 2 * spec.rope_dim
+    if most_rows <= _FEW_ROWS[-1]:
+        block_rows = min(height for height in _FEW_ROWS if height >= most_rows)
+        free = _SHARED_BYTES - _SCRATCH_BYTES - block_rows * (row + 4 * BLOCK_KV)
+        num_pairs = min(_MOST_PAIRS, free // (2 * BLOCK_KV * staged_row))
+        return Kernel(
+            name="few",
+            block_rows=block_rows,
+            num_stages=2 * num_pairs,
+            registers=Registers(224, 56),
+        )
     num_consumers = 1 if most_rows <= 64 else 2
     free = _SHARED_BYTES - num_consumers * 64 * row - 2 * BLOCK_KV * staged_row
     return Kernel(

@@ -14,6 +14,7 @@ from bough.kernels.gluon.latent.config import (
     choose_kernel,
     latent_shape,
 )
+from bough.kernels.gluon.latent.few import attend_few
 from bough.kernels.gluon.latent.narrow import attend_narrow
 from bough.kernels.gluon.latent.quantized import attend_quantized
 from bough.kernels.gluon.latent.wide import attend_wide
@@ -26,6 +27,7 @@ from bough.spec import AttentionSpec
 _KERNELS: dict[str, Any] = {
     "narrow": attend_narrow,
     "wide": attend_wide,
+    "few": attend_few,
     "quantized": attend_quantized,
 }
 
@@ -56,7 +58,9 @@ def launch_latents(
         spec, kernel, page_size=page_size, is_contiguous=is_contiguous, most_rows=most_rows
     )
     if isinstance(kv, QuantizedKV):
-        rows = {"stored": stored_of(kv, spec), "NUM_STAGED": kernel.num_staged}
+        rows: dict[str, Any] = {"stored": stored_of(kv, spec)}
+        if kernel.name == "quantized":
+            rows["NUM_STAGED"] = kernel.num_staged
     else:
         rows = _planes(kv, spec, has_boxes=shape.HAS_BOXES)
     _KERNELS[kernel.name][(plan.num_launched_items * shape.NUM_SLICES,)](

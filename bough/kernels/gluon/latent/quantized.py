@@ -1,4 +1,5 @@
-"""Attention of latents in fp8: the consumers of `narrow`, and producers that write 16 bits.
+"""Attention of many rows of latents in fp8: the consumers of `narrow`, and producers that write
+16 bits.
 
 Tiles of at most 64 rows have one consumer and two producers, others two consumers and one producer.
 """
@@ -10,8 +11,9 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared
 
 from bough.kernels.gluon.barriers import new_barriers
-from bough.kernels.gluon.latent.dequantize import load_quantized_blocks, stage_blocks
+from bough.kernels.gluon.latent.dequantize import load_quantized_blocks
 from bough.kernels.gluon.latent.narrow import Buffers, attend_rows
+from bough.kernels.gluon.latent.stage import stage_blocks
 from bough.kernels.gluon.latent.walk import find_work
 
 

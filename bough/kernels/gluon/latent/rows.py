@@ -10,9 +10,16 @@ from bough.kernels.triton.softmax import LN_2, LOG2_E
 
 
 @gluon.jit
-def locate_rows(tables, work, first_row, SHAPE: gl.constexpr, LAYOUT: gl.constexpr):
-    """Query, query head and mask of 64 rows; rows beyond the tile read its first query."""
-    offs_row = first_row + gl.arange(0, 64, layout=LAYOUT)
+def locate_rows(
+    tables,
+    work,
+    first_row,
+    SHAPE: gl.constexpr,
+    LAYOUT: gl.constexpr,
+    NUM_ROWS: gl.constexpr = 64,
+):
+    """Query, query head and mask of rows; rows beyond the tile read its first query."""
+    offs_row = first_row + gl.arange(0, NUM_ROWS, layout=LAYOUT)
     mask_row = offs_row < work.num_rows
     at = work.query_begin + offs_row // SHAPE.GROUP_SIZE
     query = gl.load(tables.query_indices + at, mask=mask_row, other=0)
@@ -47,25 +54,32 @@ def load_queries(
 
 
 @gluon.jit
-def find_targets(tables, work, first_row, SHAPE: gl.constexpr, LAYOUT: gl.constexpr):
-    """Where each of 64 rows goes: to its query's output, or to a partial.
+def find_targets(
+    tables,
+    work,
+    first_row,
+    SHAPE: gl.constexpr,
+    LAYOUT: gl.constexpr,
+    NUM_ROWS: gl.constexpr = 64,
+):
+    """Where each row goes: to its query's output, or to a partial.
 
     Returns positions of the rows' queries, and targets: query >= 0, -1 - partial below 0. Rows
     beyond the tile see nothing.
     """
-    query, _, mask_row = locate_rows(tables, work, first_row, SHAPE, LAYOUT)
+    query, _, mask_row = locate_rows(tables, work, first_row, SHAPE, LAYOUT, NUM_ROWS)
     position = gl.load(tables.query_position + query, mask=mask_row, other=-1)
     is_only = gl.load(tables.query_num_tiles + query, mask=mask_row, other=1) == 1
-    offs_row = first_row + gl.arange(0, 64, layout=LAYOUT)
+    offs_row = first_row + gl.arange(0, NUM_ROWS, layout=LAYOUT)
     partial = gl.load(tables.tile_partial_start + work.tile) + offs_row // SHAPE.GROUP_SIZE
     return position, gl.where(is_only, query, -1 - partial)
 
 
 @gluon.jit
 def row_places(work, first_row, target, SHAPE: gl.constexpr):
-    """Heads of 64 rows, their places among outputs or partials, and masks of either kind."""
+    """Heads of rows, their places among outputs or partials, and masks of either kind."""
     NUM_Q_HEADS: gl.constexpr = SHAPE.NUM_KV_HEADS * SHAPE.GROUP_SIZE
-    offs_row = first_row + gl.arange(0, 64, layout=target.type.layout)
+    offs_row = first_row + gl.arange(0, target.shape[0], layout=target.type.layout)
     mask_row = offs_row < work.num_rows
     q_head = work.head * SHAPE.GROUP_SIZE + offs_row % SHAPE.GROUP_SIZE
     place = gl.where(target >= 0, target, -1 - target).to(gl.int64) * NUM_Q_HEADS + q_head
@@ -107,7 +121,7 @@ def store_columns(
     first_column,
     SHAPE: gl.constexpr,
 ):
-    """Write states [64, columns] from `first_column` on to the outputs or the partials."""
+    """Write states [rows, columns] from `first_column` on to the outputs or the partials."""
     _, place, mask_only, mask_partial = row_places(work, first_row, target, SHAPE)
     offs_v = first_column + gl.arange(0, acc.shape[1], layout=gl.SliceLayout(0, acc.type.layout))
     start = place * SHAPE.V_DIM

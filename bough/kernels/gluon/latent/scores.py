@@ -19,30 +19,41 @@ def score_block(q_nope, q_rope, buffers, stage, zeros):
 
 
 @gluon.jit
-def mask_scores(score, first, end, position, clear):
-    """Hide what rows do not see of a block that starts at position `first`.
+def mask_scores(score, first, end, position, clear, AXIS: gl.constexpr = 1):
+    """Hide what rows do not see of a block that starts at position `first`; tokens are on AXIS.
 
     Positions below `clear` are seen by all rows, those from `end` on by none.
     """
-    if first + score.shape[1] > clear:
-        COLUMNS: gl.constexpr = gl.SliceLayout(0, score.type.layout)
-        offs_kv = gl.arange(0, score.shape[1], layout=COLUMNS)
-        num_seen = gl.minimum(position + 1, end) - first
-        score = gl.where(offs_kv[None, :] < num_seen[:, None], score, float("-inf"))
+    NUM_TOKENS: gl.constexpr = score.shape[AXIS]
+    if first + NUM_TOKENS > clear:
+        TOKENS: gl.constexpr = gl.SliceLayout(1 - AXIS, score.type.layout)
+        offs_kv = gl.expand_dims(gl.arange(0, NUM_TOKENS, layout=TOKENS), 1 - AXIS)
+        num_seen = gl.expand_dims(gl.minimum(position + 1, end) - first, AXIS)
+        score = gl.where(offs_kv < num_seen, score, float("-inf"))
     return score
 
 
 @gluon.jit
-def mask_drafts(score, first, position, clear, tables, work, first_row, SHAPE: gl.constexpr):
+def mask_drafts(
+    score,
+    first,
+    position,
+    clear,
+    tables,
+    work,
+    first_row,
+    SHAPE: gl.constexpr,
+    AXIS: gl.constexpr = 1,
+):
     """Hide drafts from those that do not continue them, in a block not all below `clear`.
 
     Blocks that hold drafts are few: words are looked up for each of them, rather than held in
     registers for all.
     """
-    if tables.query_hidden is not None and first + score.shape[1] > clear:
-        query, _, mask_row = locate_rows(
-            tables, work, first_row, SHAPE, gl.SliceLayout(1, score.type.layout)
-        )
+    NUM_TOKENS: gl.constexpr = score.shape[AXIS]
+    if tables.query_hidden is not None and first + NUM_TOKENS > clear:
+        ROWS: gl.constexpr = gl.SliceLayout(AXIS, score.type.layout)
+        query, _, mask_row = locate_rows(tables, work, first_row, SHAPE, ROWS, position.shape[0])
         hidden = gl.load(tables.query_hidden + query, mask=mask_row, other=0)
         # Shifted so that the highest bit stands for the block's first token.
         back = position - first - 63
@@ -50,9 +61,10 @@ def mask_drafts(score, first, position, clear, tables, work, first_row, SHAPE: g
         newer = hidden << gl.minimum(gl.maximum(-back, 0), 63).to(gl.int64)
         bits = gl.where(back > 0, older.to(gl.int64, bitcast=True), newer)
         bits = gl.where(back > 63, 0, bits)
-        left = (bits >> 32).to(gl.int32)
-        right = bits.to(gl.int32)
-        offs_kv = gl.arange(0, score.shape[1], layout=gl.SliceLayout(0, score.type.layout))
-        half = gl.where((offs_kv < 32)[None, :], left[:, None], right[:, None])
-        score = gl.where((half << (offs_kv % 32)[None, :]) < 0, float("-inf"), score)
+        left = gl.expand_dims((bits >> 32).to(gl.int32), AXIS)
+        right = gl.expand_dims(bits.to(gl.int32), AXIS)
+        TOKENS: gl.constexpr = gl.SliceLayout(1 - AXIS, score.type.layout)
+        offs_kv = gl.expand_dims(gl.arange(0, NUM_TOKENS, layout=TOKENS), 1 - AXIS)
+        half = gl.where(offs_kv < 32, left, right)
+        score = gl.where((half << (offs_kv % 32)) < 0, float("-inf"), score)
     return score

@@ -24,7 +24,8 @@ KV = gl.constexpr(1 << BLOCK_BITS.value)
 def staged_layout(columns, itemsize):
     """Where rows lie in shared memory: sixteen bytes at a time, scattered over all banks."""
     num_bytes = columns * itemsize
-    return gl.SwizzledSharedLayout(16 // itemsize, 128 // num_bytes, num_bytes // 16, [1, 0])
+    per_phase = max(1, 128 // num_bytes)
+    return gl.SwizzledSharedLayout(16 // itemsize, per_phase, 8 // per_phase, [1, 0])
 
 
 @triton.constexpr_function
@@ -78,9 +79,27 @@ def load_values(place, ACROSS: gl.constexpr):
     OPERAND: gl.constexpr = gl.DotOperandLayout(0, ACROSS, 2)
     rows = place.load(value_layout(DIM))
     parts = gl.permute(gl.reshape(rows, [KV, 4, 8, DIM // 64, 2]), (3, 1, 4, 2, 0))
-    # Two tokens' numbers lie side by side before they are turned, which is done two at a time.
+    # Two tokens' numbers lie side by side before they are turned, as products want them.
     columns = gl.convert_layout(gl.reshape(parts, [DIM, KV]), OPERAND, assert_trivial=True)
-    return columns.to(gl.float16)
+    return _to_fp16(columns)
+
+
+@gluon.jit
+def _to_fp16(numbers):
+    """The same numbers, exactly: four at a time, which takes fewer moves than two."""
+    return gl.inline_asm_elementwise(
+        """{
+            .reg .b16 low, high;
+            mov.b32 {low, high}, $2;
+            cvt.rn.f16x2.e4m3x2 $0, low;
+            cvt.rn.f16x2.e4m3x2 $1, high;
+        }""",
+        "=r,=r,r",
+        [numbers],
+        dtype=gl.float16,
+        is_pure=True,
+        pack=4,
+    )
 
 
 @gluon.jit

@@ -163,7 +163,7 @@ def test_windows_and_softcaps_agree_with_fp32_on_hopper(name: str, fields: dict[
     check(ragged(64, 2), spec, backend="gluon")
 
 
-@pytest.mark.parametrize("magnitude", [1e3, 1e7])
+@pytest.mark.parametrize("magnitude", [1e3, 1e6])
 @pytest.mark.parametrize("name", [*GROUPED, *LATENTS])
 @pytest.mark.parametrize("text", ["4|100", "1,4|200,40"])
 def test_values_of_any_magnitude_agree_with_fp32_on_hopper(
@@ -172,13 +172,14 @@ def test_values_of_any_magnitude_agree_with_fp32_on_hopper(
     forest = forest_from_text(text, page_size=16, shuffle_seed=0)
     spec = SPECS[name]
     q, plain = random_problem(forest, spec, 0)
-    # Some tokens' values are nothing, others a thousand times as large as the rest, or more.
-    tensors = tensors_of(plain)
-    for tensor in tensors if len(tensors) == 1 else tensors[1:]:
-        tensor[::3] *= magnitude
-        tensor[1::3] = tensor[1::3].nan_to_num() * 0.0
+    # Some tokens' values are nothing, others a thousand times as large as the rest, or more. Rotary
+    # keys have no power, and queries are fp16 numbers: neither is that large, or that small.
+    values = tensors_of(plain)[-1]
+    values = values[..., : values.shape[-1] - spec.rope_dim]
+    values[::3] *= magnitude
+    values[1::3] = values[1::3].nan_to_num() * 0.0
     kv = quantized(on_gpu(plain), spec, forest)
-    q = (q * (10 / magnitude if spec.tied else 1.0)).bfloat16().cuda()
+    q = (q * (max(10 / magnitude, 1e-3) if spec.tied else 1.0)).bfloat16().cuda()
     plan = make_plan(forest, spec, device_for("gluon"), itemsize=1)
     out, lse = attend(q, kv, plan, backend="gluon")
     exact, exact_lse = ReferenceBackend(torch.float32).attend(q.float(), kv, plan, None)

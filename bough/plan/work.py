@@ -17,8 +17,8 @@ from bough.tree_order import Index, distinct
 
 Seconds = npt.NDArray[np.float64]
 
-# An item of more heads than it must cover takes at most so much of the step: then it is as quick to
-# start as it is easy to place.
+# An item of more heads than it must cover takes at most so much of the step, starts of items behind
+# one another included: then it is as quick to start as it is easy to place.
 _MOST_SHARE = 0.25
 
 
@@ -64,7 +64,8 @@ def measure_work(blocks: Blocks, cost: CostModel) -> Work:
     heads[tile_class < len(cost.tile_heights) - 1] = cost.least_heads
     if cost.tiling.joined_seconds > 0:
         seconds = rate * num_tokens
-        share = float(seconds.sum()) * splits / cost.num_workers * _MOST_SHARE
+        starts = cost.device.tile_seconds * (int((splits // heads).sum()) // cost.num_workers)
+        share = (float(seconds.sum()) * splits / cost.num_workers + starts) * _MOST_SHARE
         longest = np.equal(tile_class, 0) * min(cost.tiling.joined_seconds, share)
         num = 2 * cost.least_heads
         while splits % num == 0:

@@ -235,9 +235,9 @@ def main() -> None:
         compiled[f"{text} fp8"] = compile_fp8_grouped(text)
     for most in (2, 12, 128):
         compiled[f"merge of {most}"] = compile_merge("mla:128", most)
-    for most in (2, 8):
-        source = merge_source("gqa:32:8:128", most, is_early=True)
-        compiled[f"early merge of {most}"] = compile_kernel(*source)
+    for text, most in (("gqa:32:8:128", 8), ("gqa:32:8:256", 8)):
+        source = merge_source(text, most, is_early=True)
+        compiled[f"early merge {text} of {most}"] = compile_kernel(*source)
     with ThreadPoolExecutor(2) as pool:
         figures = dict(zip(compiled, pool.map(assemble, compiled.values()), strict=True))
     json.dump(figures, sys.stdout, indent=1)

@@ -198,6 +198,16 @@ def test_items_fall_in_cost_and_the_first_of_alike_ones_are_spread() -> None:
     assert np.diff(of_leaves).max() <= 2 * workers / len(of_leaves)
 
 
+def test_short_leaves_are_joined_where_starts_stand_behind_one_another() -> None:
+    joined = make_schedule(forest_from_text("1,128|128,3"), cost_on(PAIRED))
+    heads = joined.tile_num_heads[joined.tile_num_queries == 1]
+    assert heads.tolist() == [GQA.num_kv_heads] * 128
+    # Where workers have an item each, one that covers more heads only ends later.
+    apart = make_schedule(forest_from_text("1,8|4000,16"), cost_on(PAIRED))
+    heads = apart.tile_num_heads[apart.tile_num_queries == 1]
+    assert heads.tolist() == [cost_on(PAIRED).least_heads] * 8
+
+
 def test_leaves_begin_beside_roots_that_take_several_rounds() -> None:
     schedule = make_schedule(forest_from_text("1,1024|2048,32"), cost_on(PAIRED))
     workers = schedule.num_workers

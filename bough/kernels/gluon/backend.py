@@ -14,8 +14,6 @@ from bough.kernels.triton.launch import launch_merge, new_states
 from bough.kv import KV
 from bough.plan import Plan
 
-_MOST_EARLY_PARTIALS = 8
-
 
 class GluonBackend(TritonBackend):
     """Launches kernels on the tensors' device; safe inside CUDA graphs."""
@@ -38,7 +36,7 @@ class GluonBackend(TritonBackend):
                 launch_grouped(q, kv, plan, states, sinks)
             block = merge_block(plan.most_partials, v_dim)
             # Early programs crowd where work ends first, which many partials at a time do not bear.
-            is_early = block.partials <= _MOST_EARLY_PARTIALS
+            is_early = block.partials == 1
         if plan.has_merge:
             launch_merge(states, sinks, plan, block, is_early=is_early)
         return states.out, states.lse

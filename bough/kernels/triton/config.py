@@ -12,6 +12,8 @@ from bough.spec import AttentionSpec
 # Rows of tiles that have few, and rows at a time of all others.
 _FEW_ROWS = 16
 _MANY_ROWS = 64
+# Partials of a query that are merged one after the other.
+_FEW_PARTIALS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,7 @@ def merge_block(most_partials: int, v_dim: int) -> MergeBlock:
         v_dim: columns of an output.
     """
     columns = padded(v_dim)
-    if most_partials <= 4:
+    if most_partials <= _FEW_PARTIALS:
         return MergeBlock(partials=1, heads=8, columns=columns)
     most = 32 if columns <= 128 else 16
     partials = min(most, 1 << (most_partials - 1).bit_length())

@@ -92,6 +92,13 @@ def seconds_apart(forest: Forest, cost: CostModel) -> float:
     return float(cost.tiles(own, stop).sum())
 
 
+def share_read_again(forest: Forest) -> float:
+    """Of the tokens that the tasks of `read_apart` read, the share that several of them read."""
+    _, begin, end = forest.subtree
+    tokens = forest.node_visible_len * (end - begin)
+    return float(tokens[end - begin > 1].sum() / max(1, tokens.sum()))
+
+
 def _fold_where_it_pays(
     forest: Forest, inner: Index, gain: Seconds, loss_per_token: Seconds
 ) -> tuple[npt.NDArray[np.bool_], Index]:

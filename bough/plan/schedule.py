@@ -13,7 +13,7 @@ from bough.plan.assign import Assignment, assign
 from bough.plan.block import Blocks, cut_to_blocks
 from bough.plan.cost import CostModel
 from bough.plan.divide import FEW_ITEMS, Division, divide, merge_seconds
-from bough.plan.fold import Tasks, fold, read_apart, seconds_apart
+from bough.plan.fold import Tasks, fold, read_apart, seconds_apart, share_read_again
 from bough.plan.items import list_items
 from bough.plan.partials import number_partials
 from bough.plan.segments import find_segments
@@ -148,11 +148,12 @@ def make_schedule(forest: Forest, cost: CostModel) -> Schedule:
     if reading is not None:
         items = np.maximum(items, reading)
     latest = float(items.sum()) / workers + float(items.max()) + schedule.merge_seconds
-    earliest_apart = seconds_apart(forest, cost) / workers
+    cached = 1 - share_read_again(forest) * (1 - cost.again_factor)
+    earliest_apart = seconds_apart(forest, cost) / workers * cached
     if earliest_apart >= latest or earliest_apart >= schedule.seconds:
         return schedule
     apart = _schedule(forest, read_apart(forest), cost)
-    return min(schedule, apart, key=lambda found: found.seconds)
+    return apart if apart.seconds * cached < schedule.seconds else schedule
 
 
 def _schedule(forest: Forest, tasks: Tasks, cost: CostModel) -> Schedule:

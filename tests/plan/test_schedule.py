@@ -132,6 +132,15 @@ def test_sharing_is_never_predicted_to_cost_more_than_reading_all_apart(forest: 
     assert schedule.seconds <= apart * (1 + 1e-9)
 
 
+@pytest.mark.parametrize(
+    ("text", "is_shared"), [("32,256|2048,512", False), ("1,16|9000,512", True)]
+)
+def test_latents_are_shared_where_the_cache_does_not_do_as_well(text: str, is_shared: bool) -> None:
+    forest = forest_from_text(text, page_size=64)
+    cost = cost_on(H100, AttentionSpec.parse("gla:128:2"))
+    assert (make_schedule(forest, cost).num_partials > 0) == is_shared
+
+
 def test_prefill_visits_only_the_tokens_before_each_block_of_queries() -> None:
     forest = Forest.from_page_table([list(range(64))], [1024], 16, [1024])
     schedule = make_schedule(forest, cost_on(H100))

@@ -66,7 +66,7 @@ def attend(
         raise ValueError(f"sinks must be [{spec.num_q_heads}], got {list(sinks.shape)}")
     if expansion is not None:
         expansion.check(q, spec)
-    out, lse = _backend(backend or _preferred(q, kv, plan), q.device).attend(q, kv, plan, sinks)
+    out, lse = _backend(_name(backend, q, kv, plan), q.device).attend(q, kv, plan, sinks)
     return (out, lse) if expansion is None else join_prefix(out, lse, expansion, spec.scale)
 
 
@@ -96,10 +96,18 @@ def store_kv(kv: KV, new: KV, slots: torch.Tensor, *, backend: str | None = None
     _backend(backend, plane.device).store_kv(kv, new, slots)
 
 
-def _preferred(q: torch.Tensor, kv: KV, plan: Plan) -> str | None:
-    """Name the backend written for a call on a card; None where any of the device's will do."""
-    is_taken = q.device.type == "cuda" and refusal(q, kv, plan) is None
-    return "gluon" if is_taken else None
+def _name(asked: str | None, q: torch.Tensor, kv: KV, plan: Plan) -> str | None:
+    """Name the backend of a call; None where that of the device will do."""
+    if asked not in (None, "gluon"):
+        return asked
+    if q.device.type != "cuda":
+        if asked is not None:
+            raise NotImplementedError(f"backend gluon takes tensors on a GPU, got {q.device}")
+        return None
+    reason = refusal(q, kv, plan)
+    if asked is not None and reason is not None:
+        raise NotImplementedError(f"backend gluon {reason}; what works: backend triton")
+    return "gluon" if reason is None else None
 
 
 def _backend(name: str | None, device: torch.device) -> Backend:

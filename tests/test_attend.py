@@ -255,6 +255,11 @@ class TestBadArguments:
         with pytest.raises(NotImplementedError, match="what works: cpu, gluon, reference, triton"):
             attend(q, kv, plan, backend="abacus")
 
+    def test_a_backend_of_gpus_on_a_cpu(self) -> None:
+        q, kv, plan = self.problem()
+        with pytest.raises(NotImplementedError, match="gluon takes tensors on a GPU, got cpu"):
+            attend(q, kv, plan, backend="gluon")
+
     def test_slots_outside_the_planes(self) -> None:
         _, (k, v), _ = self.problem()
         new = (torch.zeros(1, 2, 16), torch.zeros(1, 2, 16))

@@ -7,7 +7,6 @@ import torch
 from bough.kernels.gluon.latent.config import merge_block as latent_merge_block
 from bough.kernels.gluon.latent.launch import launch_latents
 from bough.kernels.gluon.launch_grouped import launch_grouped
-from bough.kernels.gluon.refusal import refusal
 from bough.kernels.triton.backend import TritonBackend
 from bough.kernels.triton.config import merge_block
 from bough.kernels.triton.launch import launch_merge, new_states
@@ -16,15 +15,13 @@ from bough.plan import Plan
 
 
 class GluonBackend(TritonBackend):
-    """Launches kernels on the tensors' device; safe inside CUDA graphs."""
+    """Launches kernels on the tensors' device, of calls that `refusal` takes; safe inside CUDA
+    graphs."""
 
     def attend(
         self, q: torch.Tensor, kv: KV, plan: Plan, sinks: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run all tiles, then merge where some query has partials or sees nothing."""
-        reason = refusal(q, kv, plan)
-        if reason is not None:
-            raise NotImplementedError(f"backend gluon {reason}; what works: backend triton")
         states, v_dim = new_states(q, plan), plan.cost.spec.v_dim
         if plan.cost.spec.is_latent:
             assert not isinstance(kv, tuple)

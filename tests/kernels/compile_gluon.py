@@ -80,8 +80,16 @@ GROUPED_CASES = (
     ("gta:32:8:128", "bf16", (16, 64, 128), 0),
     ("gta:32:8:128", "bf16", (128,), 4096),
 )
-# Grouped heads in fp8.
-FP8_GROUPED_SPECS = ("gqa:32:8:128", "gqa:32:8:128 drafts", "mha:16:64 sinks", "gta:32:8:128")
+# Grouped heads in fp8: spec, and heights of the tiles.
+FP8_GROUPED_CASES = (
+    ("gqa:32:8:128", (16,)),
+    ("gqa:32:8:128 drafts", (16,)),
+    ("gqa:32:8:128", (128,)),
+    ("gqa:32:8:128", (16, 64, 128)),
+    ("mha:16:64 sinks", (16, 64, 128)),
+    ("gta:32:8:128", (16,)),
+    ("gta:32:8:128", (16, 64, 128)),
+)
 
 
 def boxes(columns: int, dtype: str) -> str:
@@ -151,10 +159,10 @@ def compile_grouped(text: str, dtype: str, heights: tuple[int, ...], tall_tokens
     return compile_gluon(attend_grouped, arguments, {"maxnreg": block.ENTRY_REGISTERS})
 
 
-def compile_fp8_grouped(text: str) -> Any:
+def compile_fp8_grouped(text: str, heights: tuple[int, ...]) -> Any:
     """The same over grouped heads in fp8."""
     spec, shape, arguments = grouped_arguments(text, "bf16")
-    block = quantized_block_shape(spec)
+    block = quantized_block_shape(spec, frozenset(heights))
     names = ("bf16" if spec.tied else "fp8e4nv", "fp8e4nv", "bf16", "i32")
     stored = Stored(*(Plane(f"*{name}", "i32", "i32", "i32") for name in names))
     value_scale = 0 if spec.tied else NUM_SCALES // 2
@@ -231,8 +239,8 @@ def main() -> None:
         compiled[f"{case[0]} {case[1]} fp8" + " drafts" * case[2]] = compile_fp8(*case)
     for case in GROUPED_CASES:
         compiled[" ".join(map(str, case))] = compile_grouped(*case)
-    for text in FP8_GROUPED_SPECS:
-        compiled[f"{text} fp8"] = compile_fp8_grouped(text)
+    for text, heights in FP8_GROUPED_CASES:
+        compiled[f"{text} fp8 {heights}"] = compile_fp8_grouped(text, heights)
     for most in (2, 12, 128):
         compiled[f"merge of {most}"] = compile_merge("mla:128", most)
     for text, most in (("gqa:32:8:128", 8), ("gqa:32:8:256", 8)):

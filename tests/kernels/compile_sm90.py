@@ -192,6 +192,7 @@ def main() -> None:
         jobs[f"attend_tiles {text} fp8"] = attend_source(text, "fp8e4nv", has_drafts=False)
     for text in ("gqa:32:8:128", "gta:32:8:128"):
         jobs[f"attend_tiles {text} drafts"] = attend_source(text, "bf16", has_drafts=True)
+        jobs[f"attend_tiles {text} fp8 drafts"] = attend_source(text, "fp8e4nv", has_drafts=True)
     for text, most in (("gqa:32:8:128", 2), ("gqa:32:8:128", 40), ("mla:16", 40)):
         jobs[f"merge_states {text} of {most}"] = merge_source(text, most)
     jobs["join_states"] = join_source()

@@ -14,6 +14,7 @@ from bough.kv import KV
 from bough.plan import Plan, make_plan
 from bough.spec import AttentionSpec
 from bough.workloads import forest_from_text
+from tests.draft_trees import draft_forest, random_parents
 from tests.forests import quantized
 
 H100 = replace(Device.named("h100"), torch_device="cpu")
@@ -79,13 +80,15 @@ def test_dtypes_agree_but_for_fp8() -> None:
         )
 
 
-def test_fp8_of_grouped_heads_is_taken_where_tiles_have_few_rows() -> None:
-    q, kv, plan = call(GQA, PAIRED)
-    tall = make_plan(forest_from_text("1,64|320,16"), GQA, PAIRED, itemsize=1)
+def test_fp8_of_grouped_heads_is_taken_at_any_height_but_for_drafts_in_tall_tiles() -> None:
+    _, kv, plan = call(GQA, PAIRED)
     q = torch.zeros(64, 32, 128, dtype=torch.bfloat16)
-    assert "at most 16 rows, got 16, 128" in (
-        refusal(q, quantized(kv, GQA, plan.forest), tall) or ""
-    )
+    fp8 = quantized(kv, GQA, plan.forest)
+    tall = make_plan(forest_from_text("1,64|320,16"), GQA, PAIRED, itemsize=1)
+    assert refusal(q, fp8, tall) is None
+    forest = draft_forest(random_parents([15]), 16, 128)
+    drafts = make_plan(forest, GQA, PAIRED, itemsize=1)
+    assert "fp8 with drafts where tiles have at most 16 rows" in (refusal(q, fp8, drafts) or "")
 
 
 def test_a_plan_without_tiles_is_taken_in_fp8() -> None:

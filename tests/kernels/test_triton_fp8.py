@@ -15,6 +15,7 @@ from bough.kv import QuantizedKV, tensors_of
 from bough.plan import make_plan
 from bough.spec import AttentionSpec
 from bough.workloads import forest_from_text
+from tests.draft_trees import draft_forest, random_parents
 from tests.forests import SPECS, quantized, random_problem
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -75,6 +76,11 @@ def test_values_beyond_the_range_of_products_agree(magnitude: float) -> None:
 def test_any_page_size_and_several_queries_in_causal_order(page_size: int) -> None:
     forest = forest_from_text("1,3|50,21", page_size=page_size, query_len=5, shuffle_seed=2)
     check(forest, SPECS["gqa"])
+
+
+@pytest.mark.parametrize("variant", ["gqa", "gta"])
+def test_draft_trees_of_few_rows_agree_in_long_blocks(variant: str) -> None:
+    check(draft_forest(random_parents([4, 0, 3], seed=1), 16, 32), SPECS[variant])
 
 
 @pytest.mark.parametrize("variant", ["gqa", "mla", "gta"])

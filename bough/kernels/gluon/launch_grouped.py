@@ -29,7 +29,7 @@ def launch_grouped(
         q: [num_queries, num_q_heads, qk_dim].
         kv: keys and values, each [num_pages, page_size, num_kv_heads, dim]; or tied states with
             their rotary key, [num_pages, page_size, num_kv_heads * v_dim + rope_dim]; or either in
-            fp8, for a plan of tiles of few rows.
+            fp8.
         plan: the plan.
         states: where outputs and partials go.
         sinks: [num_q_heads] logits, where the spec has them.
@@ -40,11 +40,13 @@ def launch_grouped(
     kernel: Any
     rows: tuple[Plane, Plane] | tuple[Stored]
     if isinstance(kv, QuantizedKV):
-        kernel, block = attend_quantized_heads, quantized_block_shape(spec)
+        kernel = attend_quantized_heads
         rows = (stored._replace(key=key, value=plane_of(kv.planes[-1])),)
     else:
-        kernel, block = attend_grouped, _block_of(plan)
+        kernel = attend_grouped
         rows = (key, stored.value)
+    is_fp8 = isinstance(kv, QuantizedKV)
+    block = _block_of(plan, is_fp8)
     kernel[(min(plan.num_launched_items, plan.cost.device.num_workers),)](
         queries_of(q),
         *rows,
@@ -52,16 +54,19 @@ def launch_grouped(
         tables_of(plan),
         states,
         spec.scale,
-        SHAPE=shape_of(plan, has_sinks=sinks is not None, is_fp8=isinstance(kv, QuantizedKV)),
+        SHAPE=shape_of(plan, has_sinks=sinks is not None, is_fp8=is_fp8),
         BLOCK=block,
         num_warps=4,
         maxnreg=block.ENTRY_REGISTERS,
     )
 
 
-def _block_of(plan: Plan) -> BlockShape:
+def _block_of(plan: Plan, is_fp8: bool) -> BlockShape:
     """Choose the compile-time shape once for all layers that a state of the plan serves."""
-    if "grouped" not in plan.memo:
-        plan.memo["grouped"] = block_shape(plan.cost.spec, plan.heights, plan.tall_tokens)
-    block: BlockShape = plan.memo["grouped"]
+    name = "grouped fp8" if is_fp8 else "grouped"
+    if name not in plan.memo:
+        spec, heights = plan.cost.spec, plan.heights
+        shape = quantized_block_shape(spec, heights)
+        plan.memo[name] = shape if is_fp8 else block_shape(spec, heights, plan.tall_tokens)
+    block: BlockShape = plan.memo[name]
     return block

@@ -8,7 +8,6 @@ import torch
 
 from bough.kernels.gluon.grouped import config as grouped
 from bough.kernels.gluon.latent import config as latent
-from bough.kernels.gluon.quantized import config as quantized
 from bough.kv import KV, QuantizedKV, tensors_of
 from bough.plan import Plan
 
@@ -44,10 +43,11 @@ def _grouped_refusal(q: torch.Tensor, kv: KV, plan: Plan) -> str | None:
         return reason
     if plan.cost.device.paired_tiling is None:
         return f"takes plans of paired tiles, got tiles of {plan.cost.tile_heights} rows"
-    most_rows = plan.most_tile_queries * plan.cost.spec.group_size
-    if isinstance(kv, QuantizedKV) and most_rows > quantized.MOST_ROWS:
+    few = grouped.TILE_HEIGHTS[0]
+    is_taller = plan.most_tile_queries * plan.cost.spec.group_size > few
+    if isinstance(kv, QuantizedKV) and is_taller and len(plan.tables.query_hidden) > 0:
         found = ", ".join(map(str, sorted(plan.heights)))
-        return f"takes fp8 where tiles have at most {quantized.MOST_ROWS} rows, got {found}"
+        return f"takes fp8 with drafts where tiles have at most {few} rows, got {found}"
     # Scales are read word by word, whatever their strides.
     planes = kv.planes if isinstance(kv, QuantizedKV) else tensors_of(kv)
     if planes[0].stride() != planes[-1].stride():

@@ -54,14 +54,21 @@ def _hides(words, position, at, last):
 
     Of each row's word the bits are taken that stand for the block's tokens, the last one's first:
     so words of 64 bits are shifted once a row, and those of 32 once a score. Tokens behind a row's
-    position are for others to mask.
+    position are for others to mask. Blocks of more tokens than that have a half chosen for each.
     """
     NUM_TOKENS: tl.constexpr = at.shape[0]
-    tl.static_assert(NUM_TOKENS <= 32)
-    back = position - last
     bits = words.to(tl.uint64, bitcast=True)
-    older = bits >> tl.minimum(tl.maximum(back, 0), 63).to(tl.uint64)
-    older = tl.where(back < 64, older, 0)
-    newer = bits << tl.minimum(tl.maximum(-back, 0), 63).to(tl.uint64)
-    bits = tl.where(back >= 0, older, newer).to(tl.uint32)
-    return ((bits[:, None] >> (last - at).to(tl.uint32)[None, :]) & 1) != 0
+    if NUM_TOKENS <= 32:
+        back = position - last
+        older = bits >> tl.minimum(tl.maximum(back, 0), 63).to(tl.uint64)
+        older = tl.where(back < 64, older, 0)
+        newer = bits << tl.minimum(tl.maximum(-back, 0), 63).to(tl.uint64)
+        bits = tl.where(back >= 0, older, newer).to(tl.uint32)
+        hides = ((bits[:, None] >> (last - at).to(tl.uint32)[None, :]) & 1) != 0
+    else:
+        back = position[:, None] - at[None, :]
+        near = bits.to(tl.uint32)[:, None]
+        far = (bits >> 32).to(tl.uint32)[:, None]
+        bit = (tl.where(back < 32, near, far) >> (back & 31).to(tl.uint32)) & 1
+        hides = (bit != 0) & (back < 64)
+    return hides

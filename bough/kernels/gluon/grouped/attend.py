@@ -55,7 +55,8 @@ def attend_grouped(
         (NUM_LOADERS, NUM_LOADERS, 2, 2, NUM_LOADERS, 1),
     )
     shared = Shared(
-        claims=new_claims(),
+        # Read by two consumers and the producer.
+        claims=new_claims(3),
         q_tiles=q_tiles,
         q_full=q_full,
         q_empty=q_empty,

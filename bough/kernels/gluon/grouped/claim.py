@@ -31,13 +31,12 @@ class Claims(NamedTuple):
 
 
 @gluon.jit
-def new_claims():
-    """Allocate the ring."""
+def new_claims(NUM_READERS: gl.constexpr):
+    """Allocate the ring, from which so many read."""
     FLAT: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     numbers = gl.allocate_shared_memory(gl.int64, [NUM_CLAIMS * NUM_FIELDS, 1], FLAT)
     arrays = gl.allocate_shared_memory(gl.int32, [NUM_CLAIMS * NUM_ARRAYS, MOST_ROWS], FLAT)
-    # Read by two consumers and the producer.
-    full, empty, wanted = new_barriers((NUM_CLAIMS, NUM_CLAIMS, 1), (1, 3, 1))
+    full, empty, wanted = new_barriers((NUM_CLAIMS, NUM_CLAIMS, 1), (1, NUM_READERS, 1))
     return Claims(numbers, arrays, full, empty, wanted)
 
 
@@ -90,6 +89,7 @@ def read_item(claims, turn):
         _read(claims, first + 15),
         _read(claims, first + 16),
         _read(claims, first + 17),
+        _read(claims, first + 18),
     )
 
 

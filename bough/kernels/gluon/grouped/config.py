@@ -21,8 +21,8 @@ class BlockShape(NamedTuple):
     """Compile-time shape of `attend_grouped`, and of its like for fp8.
 
     It is compiled for the heights of tiles that a plan has: few rows, many, or both. A program has
-    NUM_STAGES places for 64 rows of either plane, of which a block takes NUM_PLACES; registers are
-    those of a thread.
+    NUM_STAGES places for 64 rows of either plane, of which a block takes NUM_PLACES; in fp8, it has
+    NUM_TURNED for blocks in 16 bits, too. Registers are those of a thread.
     """
 
     HAS_FEW: bool
@@ -33,6 +33,7 @@ class BlockShape(NamedTuple):
     PRODUCER_REGISTERS: int
     SCOUT_REGISTERS: int
     ENTRY_REGISTERS: int
+    NUM_TURNED: int = 0
 
 
 def refusal(spec: AttentionSpec, dtype: torch.dtype, capability: tuple[int, int]) -> str | None:

@@ -27,6 +27,7 @@ from bough.kernels.gluon.grouped.tile import (
 )
 from bough.kernels.gluon.quantized.operands import (
     KV,
+    as_keys,
     in_order,
     load_keys,
     load_values,
@@ -68,7 +69,7 @@ def attend_columns(
         if lanes > GROUP:
             slot = GROUP * 2 + unit % 2
             mbarrier.wait(shared.q_full.index(slot), (unit // 2) & 1)
-            q = turn_queries(shared.q_tiles.index(slot), SHAPE)
+            q = turn_queries(shared.q_tiles.index(slot), FEW_ROWS, as_keys, SHAPE)
             peak = gl.full([FEW_ROWS], float("-inf"), gl.float32, COLUMN)
             total = gl.zeros([KV, FEW_ROWS], gl.float32, ACROSS)
             acc = gl.zeros([DIM, FEW_ROWS], gl.float32, ACROSS)
@@ -110,7 +111,7 @@ def attend_columns(
                 fence_async_shared()
                 gl.thread_barrier()
                 # All of the block is in registers by now.
-                mbarrier.arrive(places.empty.index(stage), count=2)
+                mbarrier.arrive(places.empty.index(stage), count=3)
                 acc = warpgroup_mma(v, weights, acc, is_async=True)
                 acc = warpgroup_mma_wait(0, deps=[acc])
             gl.thread_barrier()

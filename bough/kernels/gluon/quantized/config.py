@@ -5,25 +5,27 @@ from __future__ import annotations
 from bough.kernels.gluon.grouped.config import TILE_HEIGHTS, BlockShape
 from bough.spec import AttentionSpec
 
-# Query rows of the tiles that the kernel is written for.
-MOST_ROWS = TILE_HEIGHTS[0]
-# Stored bytes that a program holds or has in flight.
-_BYTES_IN_FLIGHT = 128 * 1024
 
-
-def block_shape(spec: AttentionSpec) -> BlockShape:
+def block_shape(spec: AttentionSpec, heights: frozenset[int]) -> BlockShape:
     """Choose the compile-time shape of `attend_quantized_heads`.
 
     Args:
         spec: a spec that the kernel over 16-bit rows does not refuse.
+        heights: those of TILE_HEIGHTS at which tiles run.
     """
+    few, *many = TILE_HEIGHTS
+    has_many = not heights.isdisjoint(many)
+    # Blocks of 128 columns, as they are stored and in fp16. Tied specs turn rotary keys, too.
+    num_stages, num_turned = (4 if spec.tied else 5, 3) if has_many else (8, 0)
+    per_block = 128 // spec.v_dim
     return BlockShape(
-        HAS_FEW=True,
-        HAS_MANY=False,
-        NUM_STAGES=_BYTES_IN_FLIGHT // (2 * 64 * spec.v_dim),
+        HAS_FEW=few in heights or not has_many,
+        HAS_MANY=has_many,
+        NUM_STAGES=num_stages * per_block,
         NUM_PLACES=1,
         CONSUMER_REGISTERS=184,
-        PRODUCER_REGISTERS=88,
-        SCOUT_REGISTERS=56,
+        PRODUCER_REGISTERS=80 if has_many else 88,
+        SCOUT_REGISTERS=64 if has_many else 56,
         ENTRY_REGISTERS=128,
+        NUM_TURNED=num_turned * per_block,
     )

@@ -10,7 +10,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
-from bough.kernels.gluon.grouped.claim import for_each_item
+from bough.kernels.gluon.grouped.claim import NUM_CLAIMS, for_each_item
 from bough.kernels.gluon.grouped.load import LEAD
 from bough.kernels.gluon.grouped.load_queries import load_queries
 from bough.kernels.gluon.grouped.tile import count_lanes, count_rounds
@@ -46,6 +46,8 @@ def _load_item(arguments, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     A thread looks one token's page up, a block ahead; those that copy its rows are told.
     """
     queries, kv, tables, shared = arguments
+    if BLOCK.HAS_MANY:
+        async_copy.mbarrier_arrive(shared.begun.index(turn % NUM_CLAIMS), increment_count=False)
     ROW: gl.constexpr = gl.SliceLayout(1, _threads_of(SHAPE.V_DIM, 1))
     num_tokens = 1 << tile.token_bits
     own = gl.arange(0, KV, layout=TOKEN)

@@ -29,6 +29,14 @@ def staged_layout(columns, itemsize):
 
 
 @triton.constexpr_function
+def multiplied_layout(columns, itemsize):
+    """The same for rows of at most 128 bytes, so that products can read them where they lie."""
+    return gl.NVMMASharedLayout(
+        swizzle_byte_width=columns * itemsize, element_bitwidth=8 * itemsize, rank=2
+    )
+
+
+@triton.constexpr_function
 def key_layout(columns):
     """[tokens, columns]: a thread has consecutive columns, an eighth of a row in either half."""
     registers = [[0, 1 << bit] for bit in range(columns.bit_length() - 3)]

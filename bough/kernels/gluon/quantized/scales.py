@@ -7,8 +7,6 @@ from triton.experimental.gluon import language as gl
 
 # What stored exponents exceed their meaning by.
 BIAS = gl.constexpr(127)
-# A warp has all words of a block, two a thread.
-_WORDS = gl.constexpr(gl.BlockedLayout([2], [32], [4], [0]))
 
 
 @gluon.jit
@@ -20,7 +18,9 @@ def power(exponent):
 @gluon.jit
 def most_of(words, SCALE: gl.constexpr):
     """The greatest of a block's exponents."""
-    return gl.max((words.load(_WORDS) >> (8 * SCALE)) & 255, 0)
+    # A warp has all words of a block, two a thread.
+    WORDS: gl.constexpr = gl.BlockedLayout([2], [32], [gl.num_warps()], [0])
+    return gl.max((words.load(WORDS) >> (8 * SCALE)) & 255, 0)
 
 
 @gluon.jit
@@ -57,3 +57,19 @@ def scale_weights(weight, decay, unit, words, SCALE: gl.constexpr, AXIS: gl.cons
     exponent = (words.load(gl.SliceLayout(AXIS, weight.type.layout)) >> SHIFT) & 255
     weight *= gl.expand_dims(power(exponent - next_unit + BIAS), AXIS)
     return weight, decay * power(unit - next_unit + BIAS), next_unit
+
+
+@gluon.jit
+def key_powers(words, scores):
+    """[1, tokens] powers of the keys of a block's tokens, for scores [rows, tokens]."""
+    LAYOUT: gl.constexpr = gl.SliceLayout(0, scores.type.layout)
+    # The bit above the exponent becomes a sign.
+    powers = (words.load(LAYOUT) << 23).to(gl.float32, bitcast=True)
+    return gl.expand_dims(gl.abs(powers), 0)
+
+
+@gluon.jit
+def read_unit(turned, slot):
+    """Exponent of the unit in which a turned block is."""
+    ONE: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
+    return gl.max(turned.units.index(slot).load(ONE), 0)

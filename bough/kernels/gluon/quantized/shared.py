@@ -1,4 +1,4 @@
-"""What a program's producer and consumers share: rows as they are stored, and their barriers."""
+"""What the warps of a program share: rows as they are stored and as fp16, and their barriers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,34 @@ class Places(NamedTuple):
     empty: Any
 
 
+class Turned(NamedTuple):
+    """A ring of blocks as fp16, for tiles of many rows: values, or states and rotary keys.
+
+    Rows are divided by a power of two that none of an item's so far exceeds: `units` has its
+    exponent for each block. `begun` has a barrier for each claim, complete when all that stands
+    before the item has been turned.
+    """
+
+    begun: Any
+    k_rows: Any
+    v_rows: Any
+    units: Any
+    full: Any
+    empty: Any
+
+
 class Shared(NamedTuple):
-    """The ring of blocks, and one of query tiles, two a consumer."""
+    """The rings of blocks, and one of query tiles, two a consumer, with a power for each row.
+
+    `begun` has a barrier for each claim, complete when all that stands before the item has been
+    copied. `turned` is None where all tiles have few rows.
+    """
 
     claims: Claims
+    begun: Any
     q_tiles: Any
+    q_powers: Any
     q_full: Any
     q_empty: Any
     places: Places
+    turned: Any

@@ -71,7 +71,7 @@ def read_item(claims, turn):
     """Read an item that is not done."""
     first = turn % NUM_CLAIMS * NUM_FIELDS
     return Tile(
-        _read_long(claims, first),
+        read_number(claims.numbers, first),
         _read(claims, first + 1),
         _read(claims, first + 2),
         _read(claims, first + 3),
@@ -89,7 +89,6 @@ def read_item(claims, turn):
         _read(claims, first + 15),
         _read(claims, first + 16),
         _read(claims, first + 17),
-        _read(claims, first + 18),
     )
 
 
@@ -110,10 +109,11 @@ def read_rows(claims, turn, half, NUM: gl.constexpr, LAYOUT: gl.constexpr):
 
 @gluon.jit
 def _read(claims, at):
-    return _read_long(claims, at).to(gl.int32)
+    return read_number(claims.numbers, at).to(gl.int32)
 
 
 @gluon.jit
-def _read_long(claims, at):
+def read_number(numbers, at):
+    """One of the numbers [n, 1] in shared memory."""
     ONE: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
-    return gl.max(claims.numbers.index(at).load(ONE), 0)
+    return gl.max(numbers.index(at).load(ONE), 0)

@@ -46,16 +46,17 @@ def scout_items(tables, shared, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     turned = 0
     while at < num_items:
         _await_slot(claims, turn)
-        begins = (block, unit_0, unit_1, turned)
-        tile = _find_item(tables, claims, turn, item, begins, SHAPE, BLOCK)
+        tile = _find_item(tables, claims, turn, item, block, unit_0, unit_1, SHAPE, BLOCK)
+        if BLOCK.NUM_TURNED > 0:
+            number = gl.full([1], 0, gl.int32, ONE) + turned
+            shared.turned.first.index(turn % NUM_CLAIMS).store(number)
         _publish(claims, turn, tile)
         rounds = count_rounds(tile)
         lanes = count_lanes(tile)
         is_tall = tile.num_rows > MANY_ROWS
-        num_blocks = rounds * lanes * tile.num_blocks
-        block += num_blocks * BLOCK.NUM_PLACES
+        block += rounds * lanes * tile.num_blocks * BLOCK.NUM_PLACES
         if BLOCK.NUM_TURNED > 0:
-            turned += gl.where(tile.num_rows > FEW_ROWS, num_blocks, 0)
+            turned += gl.where(tile.num_rows > FEW_ROWS, rounds * lanes * tile.num_blocks, 0)
         unit_0 += rounds
         unit_1 += gl.where(is_tall, rounds, rounds * (lanes - 1))
         mbarrier.wait(claims.wanted.index(0), turn & 1)
@@ -96,7 +97,9 @@ def _publish(claims, turn, tile):
 
 
 @gluon.jit
-def _find_item(tables, claims, turn, item, begins, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
+def _find_item(
+    tables, claims, turn, item, block, unit_0, unit_1, SHAPE: gl.constexpr, BLOCK: gl.constexpr
+):
     """Look up an item, which begins at some numbers of blocks and query tiles, and write its rows.
 
     What hangs on the same is asked for together: the tile, then its segment and queries, then where
@@ -153,7 +156,9 @@ def _find_item(tables, claims, turn, item, begins, SHAPE: gl.constexpr, BLOCK: g
         num_tokens,
         num_blocks,
         first_slot,
-        *begins,
+        block,
+        unit_0,
+        unit_1,
     )
 
 
@@ -182,4 +187,4 @@ def _count_blocks(num_tokens, token_bits):
 @gluon.jit
 def _no_tile():
     """What stands behind the last item."""
-    return Tile(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    return Tile(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)

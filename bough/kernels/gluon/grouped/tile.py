@@ -35,7 +35,7 @@ class Tile(NamedTuple):
     where its pages are listed, `first_slot` where in the first page it begins, `origin` at
     which position, and `num_tokens` how long it is; all segments have `num_blocks` for one pack of
     heads. `block` and the units number the item's first block, and each consumer's first query
-    tile, among the program's; `turned` its first block among those that are turned to 16 bits.
+    tile, among the program's.
     """
 
     page_start: Any
@@ -56,7 +56,6 @@ class Tile(NamedTuple):
     block: Any
     unit_0: Any
     unit_1: Any
-    turned: Any
 
 
 class Rows(NamedTuple):

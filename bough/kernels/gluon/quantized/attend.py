@@ -116,8 +116,9 @@ def _new_turned(SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     if SHAPE.ROPE_DIM > 0:
         k_rows = gl.allocate_shared_memory(gl.float16, [NUM, KV, SHAPE.ROPE_DIM], _TILE)
     units = gl.allocate_shared_memory(gl.int32, [NUM, 1], _NUMBER)
+    first = gl.allocate_shared_memory(gl.int32, [NUM_CLAIMS, 1], _NUMBER)
     begun, full, empty = new_barriers((NUM_CLAIMS, NUM, NUM), (1, 1, 2))
-    return Turned(begun, k_rows, v_rows, units, full, empty)
+    return Turned(first, begun, k_rows, v_rows, units, full, empty)
 
 
 @gluon.jit

@@ -17,7 +17,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from bough.kernels.gluon.grouped.claim import NUM_CLAIMS, read_item, read_rows
+from bough.kernels.gluon.grouped.claim import NUM_CLAIMS, read_item, read_number, read_rows
 from bough.kernels.gluon.grouped.scores import (
     cap_scores,
     find_visible,
@@ -33,7 +33,7 @@ from bough.kernels.gluon.grouped.tile import (
 )
 from bough.kernels.gluon.quantized.operands import KV
 from bough.kernels.gluon.quantized.queries import as_they_lie, split_queries, turn_queries
-from bough.kernels.gluon.quantized.scales import BIAS, key_powers, power, read_unit
+from bough.kernels.gluon.quantized.scales import BIAS, key_powers, power
 
 
 class Place(NamedTuple):
@@ -77,7 +77,7 @@ def attend_rows(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, BLOC
     no_scores = gl.zeros([MANY_ROWS, KV], gl.float32, SCORE)
     lanes = count_lanes(tile)
     block = tile.block
-    number = tile.turned
+    number = read_number(shared.turned.first, turn % NUM_CLAIMS)
     head = tile.first_head
     unit = tile.unit_1 if GROUP == 1 else tile.unit_0
     for _round in range(count_rounds(tile)):
@@ -182,7 +182,7 @@ def _weigh(
     """
     scale = call.scale
     if SHAPE.ROPE_DIM > 0:
-        scale *= power(read_unit(call.shared.turned, place.number % BLOCK.NUM_TURNED))
+        scale *= power(read_number(call.shared.turned.units, place.number % BLOCK.NUM_TURNED))
     else:
         places = call.shared.places
         stage = place.block % BLOCK.NUM_STAGES
@@ -221,7 +221,7 @@ def _await_values(shared, place, BLOCK: gl.constexpr):
     """Wait for a turned block; return the exponent of its unit."""
     slot = place.number % BLOCK.NUM_TURNED
     mbarrier.wait(shared.turned.full.index(slot), (place.number // BLOCK.NUM_TURNED) & 1)
-    return read_unit(shared.turned, slot)
+    return read_number(shared.turned.units, slot)
 
 
 @gluon.jit

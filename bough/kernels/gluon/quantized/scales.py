@@ -66,10 +66,3 @@ def key_powers(words, scores):
     # The bit above the exponent becomes a sign.
     powers = (words.load(LAYOUT) << 23).to(gl.float32, bitcast=True)
     return gl.expand_dims(gl.abs(powers), 0)
-
-
-@gluon.jit
-def read_unit(turned, slot):
-    """Exponent of the unit in which a turned block is."""
-    ONE: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
-    return gl.max(turned.units.index(slot).load(ONE), 0)

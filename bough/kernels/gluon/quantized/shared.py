@@ -22,10 +22,11 @@ class Turned(NamedTuple):
     """A ring of blocks as fp16, for tiles of many rows: values, or states and rotary keys.
 
     Rows are divided by a power of two that none of an item's so far exceeds: `units` has its
-    exponent for each block. `begun` has a barrier for each claim, complete when all that stands
-    before the item has been turned.
+    exponent for each block. For each claim `first` has the number of the item's first block, and
+    `begun` a barrier, complete when all that stands before the item has been turned.
     """
 
+    first: Any
     begun: Any
     k_rows: Any
     v_rows: Any

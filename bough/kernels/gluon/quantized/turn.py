@@ -9,7 +9,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier
 
-from bough.kernels.gluon.grouped.claim import NUM_CLAIMS, for_each_item
+from bough.kernels.gluon.grouped.claim import NUM_CLAIMS, for_each_item, read_number
 from bough.kernels.gluon.grouped.tile import FEW_ROWS, count_lanes, count_rounds
 from bough.kernels.gluon.quantized.operands import KV
 from bough.kernels.gluon.quantized.scales import BIAS, power, value_unit_of
@@ -42,14 +42,14 @@ def _turn_item(arguments, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     mbarrier.wait(shared.begun.index(at), (turn // NUM_CLAIMS) & 1)
     mbarrier.arrive(shared.turned.begun.index(at), count=1)
     if tile.num_rows > FEW_ROWS:
-        _turn_blocks(shared, tile, SHAPE, BLOCK)
+        _turn_blocks(shared, turn, tile, SHAPE, BLOCK)
 
 
 @gluon.jit
-def _turn_blocks(shared, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
+def _turn_blocks(shared, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     lanes = count_lanes(tile)
     block = tile.block
-    number = tile.turned
+    number = read_number(shared.turned.first, turn % NUM_CLAIMS)
     for _round in range(count_rounds(tile)):
         unit_0 = 0
         unit_1 = 0

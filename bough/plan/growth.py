@@ -9,7 +9,7 @@ from bough.forest import Forest
 from bough.plan.cost import CostModel
 from bough.plan.schedule import Schedule
 from bough.plan.tables import Arrays
-from bough.tree_order import Index, is_same
+from bough.tree_order import Index, has_any, is_same
 
 # What must not change for a schedule to be kept.
 _FIXED = ("node_parent", "node_start", "node_first_slot", "query_node", "query_indptr")
@@ -44,7 +44,8 @@ class Growth:
         if len(forest.subtree[0]) < forest.num_queries:
             self._seeing = (forest.query_node >= 0).nonzero()[0]
         self._ends = forest.query_node[self._seeing].astype(np.intp)
-        self._behind = forest.query_position[self._seeing] - forest.node_len[self._ends]
+        self._behind = self._behind_nodes(forest)
+        self._fixed = {name: getattr(forest, name).tobytes() for name in _FIXED}
 
         self._node = node
         self._first_slot = forest.node_first_slot[node] + begin
@@ -62,15 +63,13 @@ class Growth:
             return False
         if forest.query_hidden is not None and not self._has_drafts:
             return False
-        for name in _FIXED:
-            if not is_same(getattr(forest, name), getattr(planned, name)):
+        for name, numbers in self._fixed.items():
+            array = getattr(forest, name)
+            if array is not getattr(planned, name) and array.tobytes() != numbers:
                 return False
         # A node that became shorter is far beyond its allowance without a sign.
         grown = (forest.node_len - planned.node_len).astype(np.uint32)
-        if (grown > self._allowance).any():
-            return False
-        position = forest.query_position[self._seeing]
-        return bool((position - forest.node_len[self._ends] == self._behind).all())
+        return not has_any(grown > self._allowance) and self._behind == self._behind_nodes(forest)
 
     def all_arrays(self, forest: Forest) -> Arrays:
         """Collect the tables of segments and positions, for a forest that the schedule serves."""
@@ -90,6 +89,11 @@ class Growth:
         position: Arrays = {"query_position": forest.query_position}
         position["query_hidden"] = self._hidden(forest)
         return self._segments() | position if has_moved or has_more else position
+
+    def _behind_nodes(self, forest: Forest) -> bytes:
+        """How far each query's position lies from the length of the node in which it ends."""
+        lengths = forest.node_len.take(self._ends)
+        return (forest.query_position[self._seeing] - lengths).tobytes()
 
     def _segments(self) -> Arrays:
         return {"segment_page_start": self._page_start, "segment_len": self._segment_len}

@@ -209,7 +209,7 @@ class CostModel:
         fixed, per_token = self.line(num_queries)
         return fixed + per_token * num_tokens
 
-    def partials(self, num_partials: Counts) -> Seconds:
+    def partials(self, num_partials: Counts | int) -> Seconds:
         """Cost of writing partials of whole queries and merging them."""
         size = 8 * self.spec.num_q_heads * (self.spec.v_dim + 1)
         moved = size * self.num_workers / self.device.bandwidth
@@ -219,6 +219,12 @@ class CostModel:
     def merge(self) -> float:
         """Fixed cost of the merging pass, which every worker waits for."""
         return self.device.merge_seconds * self.num_workers
+
+
+@lru_cache(maxsize=32)
+def cost_model(spec: AttentionSpec, device: Device, itemsize: int) -> CostModel:
+    """One model for all plans of a spec on a device, which keeps what it has worked out."""
+    return CostModel(spec=spec, device=device, itemsize=itemsize)
 
 
 @lru_cache(maxsize=32)

@@ -238,6 +238,6 @@ def _merge_seconds(num_tiles: Index, blocks: Blocks, num_queries: int, cost: Cos
     return merge_seconds((num_tiles * divided).sum(axis=1), cost)
 
 
-def merge_seconds(num_partials: Index, cost: CostModel) -> Seconds:
+def merge_seconds(num_partials: Index | int, cost: CostModel) -> Seconds:
     """Seconds of writing and merging some numbers of partials."""
     return (cost.partials(num_partials) + cost.merge * (num_partials > 0)) / cost.num_workers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import gcd
 from typing import NamedTuple
 
@@ -81,6 +82,7 @@ def _side_by_side(seconds: Seconds, is_computing: npt.NDArray[np.bool_], num_wor
     return start.argsort(kind="stable")
 
 
+@lru_cache(maxsize=32)
 def _spread(num: int) -> Index:
     """Number things so that any run of them comes up at even distances.
 

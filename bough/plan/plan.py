@@ -12,7 +12,7 @@ import torch
 from bough.device import Device
 from bough.forest import Forest
 from bough.plan.buffer import TableBuffer
-from bough.plan.cost import CostModel
+from bough.plan.cost import CostModel, cost_model
 from bough.plan.describe import describe
 from bough.plan.growth import Growth
 from bough.plan.pages import PageIds
@@ -240,7 +240,7 @@ def make_plan(
     """
     if itemsize is None:
         itemsize = 4 if torch.device(device.torch_device).type == "cpu" else 2
-    return Plan(forest, CostModel(spec=spec, device=device, itemsize=itemsize), capacity)
+    return Plan(forest, cost_model(spec, device, itemsize), capacity)
 
 
 def _arrays(forest: Forest, schedule: Schedule, growth: Growth) -> Arrays:

@@ -199,7 +199,7 @@ def _lay_out(
         num_workers=cost.num_workers,
         num_head_splits=splits,
         num_partials=partials.num,
-        merge_seconds=float(merge_seconds(np.asarray(len(partials.indices)), cost)),
+        merge_seconds=float(merge_seconds(len(partials.indices), cost)),
         lower_bound=division.lower_bound,
     )
 

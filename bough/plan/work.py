@@ -61,10 +61,13 @@ def measure_work(blocks: Blocks, cost: CostModel) -> Work:
     rate = (per_token.seconds() / splits)[at]
     tile_class = cost.tile_class(queries)[at]
     heads = np.ones_like(num_tokens)
-    heads[tile_class < len(cost.tile_heights) - 1] = cost.least_heads
+    is_low = tile_class < len(cost.tile_heights) - 1
+    heads[is_low] = cost.least_heads
     if cost.tiling.joined_seconds > 0:
         seconds = rate * num_tokens
-        starts = cost.device.tile_seconds * (int((splits // heads).sum()) // cost.num_workers)
+        num_low = int(np.count_nonzero(is_low))
+        num_items = num_low * (splits // cost.least_heads) + (len(heads) - num_low) * splits
+        starts = cost.device.tile_seconds * (num_items // cost.num_workers)
         share = (float(seconds.sum()) * splits / cost.num_workers + starts) * _MOST_SHARE
         longest = np.equal(tile_class, 0) * min(cost.tiling.joined_seconds, share)
         num = 2 * cost.least_heads

@@ -12,7 +12,7 @@ import triton
 from bough.device import Device
 from bough.expect import expect
 from bough.plan.buffer import TableBuffer
-from bough.plan.cost import CostModel
+from bough.plan.cost import cost_model
 from bough.plan.device.arguments import Nodes, PageTable, Tables
 from bough.plan.device.capacity import DeviceCapacity, DeviceForest
 from bough.plan.device.division import divide_nodes
@@ -64,7 +64,7 @@ class DevicePlan:
             raise NotImplementedError(
                 f"DevicePlan takes no window, got {spec.window}; what works: make_plan"
             )
-        self.cost = CostModel(spec=spec, device=device, itemsize=itemsize)
+        self.cost = cost_model(spec, device, itemsize)
         self.capacity = capacity
         self.memo: dict[str, Any] = {}
         self.forest = DeviceForest(page_size=page_size, num_queries=capacity.num_requests)

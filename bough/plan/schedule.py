@@ -148,7 +148,9 @@ def make_schedule(forest: Forest, cost: CostModel) -> Schedule:
     if reading is not None:
         items = np.maximum(items, reading)
     latest = float(items.sum()) / workers + float(items.max()) + schedule.merge_seconds
-    cached = 1 - share_read_again(forest) * (1 - cost.again_factor)
+    cached = 1.0
+    if cost.again_factor < 1:
+        cached -= share_read_again(forest) * (1 - cost.again_factor)
     earliest_apart = seconds_apart(forest, cost) / workers * cached
     if earliest_apart >= latest or earliest_apart >= schedule.seconds:
         return schedule

@@ -126,6 +126,11 @@ class PlanTables:
     query_hidden: torch.Tensor
     pages: torch.Tensor
 
+    @property
+    def has_drafts(self) -> bool:
+        """Whether they say what is hidden from each query."""
+        return len(self.query_hidden) > 0
+
 
 def schedule_arrays(schedule: Schedule) -> Arrays:
     """Collect the tables that only a new schedule changes, those of segments apart."""

@@ -39,14 +39,14 @@ def launch_grouped(
     key = stored.rope if spec.tied else stored.key
     kernel: Any
     rows: tuple[Plane, Plane] | tuple[Stored]
+    is_fp8 = isinstance(kv, QuantizedKV)
+    block = _block_of(plan, is_fp8)
     if isinstance(kv, QuantizedKV):
         kernel = attend_quantized_heads
         rows = (stored._replace(key=key, value=plane_of(kv.planes[-1])),)
     else:
         kernel = attend_grouped
         rows = (key, stored.value)
-    is_fp8 = isinstance(kv, QuantizedKV)
-    block = _block_of(plan, is_fp8)
     kernel[(min(plan.num_launched_items, plan.cost.device.num_workers),)](
         queries_of(q),
         *rows,
@@ -66,7 +66,10 @@ def _block_of(plan: Plan, is_fp8: bool) -> BlockShape:
     name = "grouped fp8" if is_fp8 else "grouped"
     if name not in plan.memo:
         spec, heights = plan.cost.spec, plan.heights
-        shape = quantized_block_shape(spec, heights)
-        plan.memo[name] = shape if is_fp8 else block_shape(spec, heights, plan.tall_tokens)
+        plan.memo[name] = (
+            quantized_block_shape(spec, heights)
+            if is_fp8
+            else block_shape(spec, heights, plan.tall_tokens)
+        )
     block: BlockShape = plan.memo[name]
     return block

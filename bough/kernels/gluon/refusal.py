@@ -45,7 +45,7 @@ def _grouped_refusal(q: torch.Tensor, kv: KV, plan: Plan) -> str | None:
         return f"takes plans of paired tiles, got tiles of {plan.cost.tile_heights} rows"
     few = grouped.TILE_HEIGHTS[0]
     is_taller = plan.most_tile_queries * plan.cost.spec.group_size > few
-    if isinstance(kv, QuantizedKV) and is_taller and len(plan.tables.query_hidden) > 0:
+    if isinstance(kv, QuantizedKV) and is_taller and plan.tables.has_drafts:
         found = ", ".join(map(str, sorted(plan.heights)))
         return f"takes fp8 with drafts where tiles have at most {few} rows, got {found}"
     # Scales are read word by word, whatever their strides.

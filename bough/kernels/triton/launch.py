@@ -53,7 +53,7 @@ def stored_of(kv: KV, spec: AttentionSpec) -> Stored:
 def tables_of(plan: Plan) -> TileTables:
     """Take a plan's tables; what is hidden from queries only where there are drafts."""
     tables = TileTables(*(getattr(plan.tables, name) for name in TileTables._fields))
-    return tables if len(plan.tables.query_hidden) else tables._replace(query_hidden=None)
+    return tables if plan.tables.has_drafts else tables._replace(query_hidden=None)
 
 
 def shape_of(plan: Plan, *, has_sinks: bool, is_fp8: bool = False) -> AttentionShape:
@@ -68,7 +68,7 @@ def shape_of(plan: Plan, *, has_sinks: bool, is_fp8: bool = False) -> AttentionS
         WINDOW=spec.window or 0,
         SOFTCAP=spec.softcap or 0.0,
         HAS_SINKS=has_sinks,
-        HAS_DRAFTS=len(plan.tables.query_hidden) > 0,
+        HAS_DRAFTS=plan.tables.has_drafts,
         PAGE_SIZE=plan.forest.page_size,
         IS_FP8=is_fp8,
         VALUE_SCALE=0 if spec.tied else NUM_SCALES // 2,

@@ -13,8 +13,18 @@ def weigh(score, peak, factor, AXIS: gl.constexpr):
     Returns the weights, the factor by which former states shrink, and the new peak in units of
     log2.
     """
-    next_peak = gl.maximum(peak, gl.max(score, AXIS) * factor)
-    base = gl.where(next_peak == float("-inf"), 0.0, next_peak)
-    decay = gl.exp2(peak - base)
+    next_peak, base, decay = raise_peak(peak, gl.max(score, AXIS) * factor)
     weight = gl.exp2(score * factor - gl.expand_dims(base, AXIS))
     return weight, decay, next_peak
+
+
+@gluon.jit
+def raise_peak(peak, highest):
+    """Raise peaks to the highest scores of a block, where these are higher.
+
+    Returns the new peak, what is taken from scores before they become weights, and the factor by
+    which former states shrink.
+    """
+    next_peak = gl.maximum(peak, highest)
+    base = gl.where(next_peak == float("-inf"), 0.0, next_peak)
+    return next_peak, base, gl.exp2(peak - base)

@@ -20,11 +20,10 @@ from bough.kernels.gluon.grouped.scores import (
     await_keys,
     await_values,
     cap_scores,
-    find_visible,
-    is_partly_hidden,
+    hide_unseen,
     score_block,
 )
-from bough.kernels.gluon.grouped.shared import as_blocks
+from bough.kernels.gluon.grouped.shared import as_blocks, release_block
 from bough.kernels.gluon.grouped.states import store_states
 from bough.kernels.gluon.grouped.tile import (
     BLOCK_BITS,
@@ -84,9 +83,9 @@ def attend_rows(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, BLOC
             v = v_blocks.index(stage // NUM_PLACES)
             score = score_block(q, k, v, no_scores, SHAPE, False)
             score = warpgroup_mma_wait(0, deps=[score])
-            _release(shared.k_empty, stage, is_tall, NUM_PLACES)
+            release_block(shared.k_empty, stage, is_tall, NUM_PLACES)
             score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
-            score = _hide(score, origin, low, num_tokens, tables, shared, turn, tile, half, SHAPE)
+            score = hide_unseen(score, origin, low, num_tokens, call, turn, tile, half, SHAPE)
             weight, decay, peak = weigh(score, peak, factor, 1)
             total = total * decay + gl.sum(weight, 1)
             p = gl.convert_layout(weight.to(dtype), WEIGHT)
@@ -109,22 +108,20 @@ def attend_rows(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, BLOC
                 v = v_blocks.index(before // NUM_PLACES)
                 next_acc = warpgroup_mma(p, v, acc, is_async=True)
                 score = warpgroup_mma_wait(1, deps=[next_score])
-                _release(shared.k_empty, stage, is_tall, NUM_PLACES)
+                release_block(shared.k_empty, stage, is_tall, NUM_PLACES)
                 score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
-                score = _hide(
-                    score, origin, low, num_tokens, tables, shared, turn, tile, half, SHAPE
-                )
+                score = hide_unseen(score, origin, low, num_tokens, call, turn, tile, half, SHAPE)
                 weight, decay, peak = weigh(score, peak, factor, 1)
                 total = total * decay + gl.sum(weight, 1)
                 acc = warpgroup_mma_wait(0, deps=[next_acc])
-                _release(shared.v_empty, before, is_tall, NUM_PLACES)
+                release_block(shared.v_empty, before, is_tall, NUM_PLACES)
                 acc = acc * gl.convert_layout(decay, OUT_ROW)[:, None]
                 p = gl.convert_layout(weight.to(dtype), WEIGHT)
             await_values(shared, stage, phase, BLOCK)
             v = v_blocks.index(stage // NUM_PLACES)
             acc = warpgroup_mma(p, v, acc, is_async=True)
             acc = warpgroup_mma_wait(0, deps=[acc])
-            _release(shared.v_empty, stage, is_tall, NUM_PLACES)
+            release_block(shared.v_empty, stage, is_tall, NUM_PLACES)
             mbarrier.arrive(shared.q_empty.index(slot), count=1)
             unit += 1
             # Read again and late: until here registers are scarce.
@@ -139,26 +136,3 @@ def attend_rows(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, BLOC
         else:
             block += lanes * tile.num_blocks * NUM_PLACES
         head += lanes
-
-
-@gluon.jit
-def _release(empty, stage, is_tall, NUM_PLACES: gl.constexpr):
-    """Give a block back: two consumers read those of tall tiles, one answers for both of others."""
-    for at in gl.static_range(NUM_PLACES):
-        mbarrier.arrive(empty.index(stage + at), count=1)
-        mbarrier.arrive(empty.index(stage + at), count=1, pred=is_tall == 0)
-
-
-@gluon.jit
-def _hide(score, origin, low, num_tokens, tables, shared, turn, tile, half, SHAPE: gl.constexpr):
-    """Mask what rows do not see of the block at `low`."""
-    KV: gl.constexpr = score.shape[1]
-    end = origin + num_tokens
-    if is_partly_hidden(origin + low, end, tile, KV, SHAPE.WINDOW):
-        ROW: gl.constexpr = gl.SliceLayout(1, score.type.layout)
-        COLUMN: gl.constexpr = gl.SliceLayout(0, score.type.layout)
-        rows = read_rows(shared.claims, turn, half, MANY_ROWS, ROW)
-        place = origin + low + gl.arange(0, KV, layout=COLUMN)
-        sees = find_visible(tables, rows, place, end, SHAPE, 1)
-        score = gl.where(sees, score, float("-inf"))
-    return score

@@ -10,6 +10,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
 )
 
+from bough.kernels.gluon.grouped.claim import read_rows
 from bough.kernels.triton.softmax import LOG2_E
 
 
@@ -81,6 +82,21 @@ def is_partly_hidden(first, end, tile, num_tokens, WINDOW: gl.constexpr):
     if WINDOW > 0:
         hidden = hidden | (first <= tile.newest - WINDOW)
     return hidden
+
+
+@gluon.jit
+def hide_unseen(score, origin, low, num_tokens, call, turn, tile, half, SHAPE: gl.constexpr):
+    """Mask what the rows of a half of an item do not see of the block at `low` of a segment."""
+    KV: gl.constexpr = score.shape[1]
+    end = origin + num_tokens
+    if is_partly_hidden(origin + low, end, tile, KV, SHAPE.WINDOW):
+        ROW: gl.constexpr = gl.SliceLayout(1, score.type.layout)
+        COLUMN: gl.constexpr = gl.SliceLayout(0, score.type.layout)
+        rows = read_rows(call.shared.claims, turn, half, score.shape[0], ROW)
+        place = origin + low + gl.arange(0, KV, layout=COLUMN)
+        sees = find_visible(call.tables, rows, place, end, SHAPE, 1)
+        score = gl.where(sees, score, float("-inf"))
+    return score
 
 
 @gluon.jit

@@ -54,9 +54,10 @@ def scout_items(tables, shared, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
         rounds = count_rounds(tile)
         lanes = count_lanes(tile)
         is_tall = tile.num_rows > MANY_ROWS
-        block += rounds * lanes * tile.num_blocks * BLOCK.NUM_PLACES
+        num_blocks = rounds * lanes * tile.num_blocks
+        block += num_blocks * BLOCK.NUM_PLACES
         if BLOCK.NUM_TURNED > 0:
-            turned += gl.where(tile.num_rows > FEW_ROWS, rounds * lanes * tile.num_blocks, 0)
+            turned += gl.where(tile.num_rows > FEW_ROWS, num_blocks, 0)
         unit_0 += rounds
         unit_1 += gl.where(is_tall, rounds, rounds * (lanes - 1))
         mbarrier.wait(claims.wanted.index(0), turn & 1)

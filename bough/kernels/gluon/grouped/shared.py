@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
 
 class Shared(NamedTuple):
@@ -31,6 +32,14 @@ class Call(NamedTuple):
     states: Any
     scale: Any
     shared: Any
+
+
+@gluon.jit
+def release_block(empty, stage, is_tall, NUM_PLACES: gl.constexpr):
+    """Give a block back: two consumers read those of tall tiles, one answers for both of others."""
+    for at in gl.static_range(NUM_PLACES):
+        mbarrier.arrive(empty.index(stage + at), count=1)
+        mbarrier.arrive(empty.index(stage + at), count=1, pred=is_tall == 0)
 
 
 @gluon.jit

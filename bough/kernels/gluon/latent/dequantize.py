@@ -11,6 +11,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier
 
+from bough.fp8 import SCALE_COLUMNS
 from bough.kernels.gluon.latent.stage import (
     ROPE_ROWS,
     copy_block,
@@ -20,7 +21,7 @@ from bough.kernels.gluon.latent.stage import (
 )
 
 # Columns that a power is for.
-_SCALE_COLUMNS = gl.constexpr(128)
+_SCALE_COLUMNS = gl.constexpr(SCALE_COLUMNS)
 
 
 @gluon.jit

@@ -18,6 +18,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from bough.fp8 import SCALE_COLUMNS
 from bough.kernels.gluon.barriers import new_barriers
 from bough.kernels.gluon.latent.rows import find_targets, finish_rows, locate_rows, store_columns
 from bough.kernels.gluon.latent.scores import mask_drafts, mask_scores
@@ -32,7 +33,7 @@ from bough.kernels.gluon.quantized.scales import BIAS, most_of, power
 from bough.kernels.triton.softmax import LOG2_E
 
 # Columns that a power is for.
-_SCALE_COLUMNS = gl.constexpr(128)
+_SCALE_COLUMNS = gl.constexpr(SCALE_COLUMNS)
 # A unit that rotary keys, which have no power, may well be brought to.
 _LEAST_UNIT = gl.constexpr(BIAS.value - 40)
 # Below all peaks, so that what is not seen weighs nothing against it.

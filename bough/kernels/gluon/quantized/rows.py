@@ -20,10 +20,10 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from bough.kernels.gluon.grouped.claim import NUM_CLAIMS, read_item, read_number, read_rows
 from bough.kernels.gluon.grouped.scores import (
     cap_scores,
-    find_visible,
-    is_partly_hidden,
+    hide_unseen,
     score_block,
 )
+from bough.kernels.gluon.grouped.shared import release_block
 from bough.kernels.gluon.grouped.states import store_states
 from bough.kernels.gluon.grouped.tile import (
     MANY_ROWS,
@@ -34,6 +34,7 @@ from bough.kernels.gluon.grouped.tile import (
 from bough.kernels.gluon.quantized.operands import KV
 from bough.kernels.gluon.quantized.queries import as_they_lie, split_queries, turn_queries
 from bough.kernels.gluon.quantized.scales import BIAS, key_powers, power
+from bough.kernels.gluon.softmax import raise_peak
 
 
 class Place(NamedTuple):
@@ -114,13 +115,13 @@ def attend_rows(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, BLOC
                 decay *= power(exponent - next_exponent + BIAS)
                 exponent = next_exponent
                 acc = warpgroup_mma_wait(0, deps=[next_acc])
-                _release(shared.turned.empty, before, is_tall)
+                release_block(shared.turned.empty, before, is_tall, 1)
                 acc = acc * gl.convert_layout(decay, OUT_ROW)[:, None]
                 p = gl.convert_layout(weight.to(gl.float16), WEIGHT)
             before = place.number % BLOCK.NUM_TURNED
             acc = warpgroup_mma(p, shared.turned.v_rows.index(before), acc, is_async=True)
             acc = warpgroup_mma_wait(0, deps=[acc])
-            _release(shared.turned.empty, before, is_tall)
+            release_block(shared.turned.empty, before, is_tall, 1)
             mbarrier.arrive(shared.q_empty.index(slot), count=1)
             unit += 1
             # Read again and late: until here registers are scarce.
@@ -187,33 +188,18 @@ def _weigh(
         places = call.shared.places
         stage = place.block % BLOCK.NUM_STAGES
         score *= key_powers(places.words.index(stage), score)
-        _release(places.empty, stage, tile.num_rows > MANY_ROWS)
+        release_block(places.empty, stage, tile.num_rows > MANY_ROWS, 1)
     if SHAPE.SOFTCAP > 0:
         score *= q_power[:, None]
         q_power = gl.full([MANY_ROWS], 1.0, gl.float32, q_power.type.layout)
     score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
-    score = _hide(score, place, call, turn, tile, half, SHAPE)
+    score = hide_unseen(
+        score, place.origin, place.low, place.num_tokens, call, turn, tile, half, SHAPE
+    )
     factor = q_power * factor
-    peak = gl.maximum(sums.peak, gl.max(score, 1) * factor)
-    base = gl.where(peak == float("-inf"), 0.0, peak)
-    decay = gl.exp2(sums.peak - base)
+    peak, base, decay = raise_peak(sums.peak, gl.max(score, 1) * factor)
     weight = gl.exp2(score * factor[:, None] - base[:, None])
     return weight, decay, Sums(peak, sums.total * decay + gl.sum(weight, 1))
-
-
-@gluon.jit
-def _hide(score, place, call, turn, tile, half, SHAPE: gl.constexpr):
-    """Mask what rows do not see of a block."""
-    first = place.origin + place.low
-    end = place.origin + place.num_tokens
-    if is_partly_hidden(first, end, tile, KV, SHAPE.WINDOW):
-        ROW: gl.constexpr = gl.SliceLayout(1, score.type.layout)
-        COLUMN: gl.constexpr = gl.SliceLayout(0, score.type.layout)
-        rows = read_rows(call.shared.claims, turn, half, MANY_ROWS, ROW)
-        token = first + gl.arange(0, KV, layout=COLUMN)
-        sees = find_visible(call.tables, rows, token, end, SHAPE, 1)
-        score = gl.where(sees, score, float("-inf"))
-    return score
 
 
 @gluon.jit
@@ -234,10 +220,3 @@ def _step(place, lanes, call, tile):
         segment += 1
         origin, num_tokens = find_segment(call.tables, segment, tile.newest)
     return Place(block + lanes, number + lanes, segment, low, origin, num_tokens)
-
-
-@gluon.jit
-def _release(empty, stage, is_tall):
-    """Give a block back: two consumers read those of tall tiles, one answers for both of others."""
-    mbarrier.arrive(empty.index(stage), count=1)
-    mbarrier.arrive(empty.index(stage), count=1, pred=is_tall == 0)

@@ -126,7 +126,7 @@ def test_no_configuration_spills_registers_on_sm_90() -> None:
     # loops of tall tiles.
     with_turner = {n: figure for n, figure in figures.items() if "128" in n.partition(" fp8")[2]}
     assert len(with_turner) == 4
-    assert_fits_without_spills(with_turner, most_spilled=104)
+    assert_fits_without_spills(with_turner, most_spilled=128)
     assert_fits_without_spills(
         {
             name: figure

@@ -95,9 +95,8 @@ def _new_places(key_dtype: gl.constexpr, SHAPE: gl.constexpr, BLOCK: gl.constexp
     K_DIM: gl.constexpr = key_columns(SHAPE)
     KEYS: gl.constexpr = multiplied_layout(K_DIM, key_dtype.primitive_bitwidth // 8)
     VALUES: gl.constexpr = multiplied_layout(SHAPE.V_DIM, 1)
-    # Every thread of the producer tells of its own copies. Places are given back by both consumers
-    # and the turner, or by one for all of them.
-    full, empty = new_barriers((NUM, NUM), (_NUM_LOADERS, 3))
+    # Every thread of the producer tells of its own copies.
+    full, empty = new_barriers((NUM, NUM), (_NUM_LOADERS, 2))
     return Places(
         gl.allocate_shared_memory(key_dtype, [NUM, KV, K_DIM], KEYS),
         gl.allocate_shared_memory(gl.float8e4nv, [NUM, KV, SHAPE.V_DIM], VALUES),
@@ -109,16 +108,14 @@ def _new_places(key_dtype: gl.constexpr, SHAPE: gl.constexpr, BLOCK: gl.constexp
 
 @gluon.jit
 def _new_turned(SHAPE: gl.constexpr, BLOCK: gl.constexpr):
-    """Allocate the ring of turned blocks."""
+    """Allocate the ring of turned blocks: an even number, so that either consumer of two finds its
+    own in the same places."""
     NUM: gl.constexpr = BLOCK.NUM_TURNED
     v_rows = gl.allocate_shared_memory(gl.float16, [NUM, KV, SHAPE.V_DIM], _TILE)
-    k_rows = v_rows
-    if SHAPE.ROPE_DIM > 0:
-        k_rows = gl.allocate_shared_memory(gl.float16, [NUM, KV, SHAPE.ROPE_DIM], _TILE)
     units = gl.allocate_shared_memory(gl.int32, [NUM, 1], _NUMBER)
     first = gl.allocate_shared_memory(gl.int32, [NUM_CLAIMS, 1], _NUMBER)
     begun, full, empty = new_barriers((NUM_CLAIMS, NUM, NUM), (1, 1, 2))
-    return Turned(first, begun, k_rows, v_rows, units, full, empty)
+    return Turned(first, begun, v_rows, units, full, empty)
 
 
 @gluon.jit

@@ -69,7 +69,7 @@ def attend_columns(
         if lanes > GROUP:
             slot = GROUP * 2 + unit % 2
             mbarrier.wait(shared.q_full.index(slot), (unit // 2) & 1)
-            q = turn_queries(shared.q_tiles.index(slot), FEW_ROWS, as_keys, SHAPE)
+            q = turn_queries(shared.q_tiles.index(slot), FEW_ROWS, gl.float16, as_keys, SHAPE)
             peak = gl.full([FEW_ROWS], float("-inf"), gl.float32, COLUMN)
             total = gl.zeros([KV, FEW_ROWS], gl.float32, ACROSS)
             acc = gl.zeros([DIM, FEW_ROWS], gl.float32, ACROSS)
@@ -111,7 +111,7 @@ def attend_columns(
                 fence_async_shared()
                 gl.thread_barrier()
                 # All of the block is in registers by now.
-                mbarrier.arrive(places.empty.index(stage), count=3)
+                mbarrier.arrive(places.empty.index(stage), count=2)
                 acc = warpgroup_mma(v, weights, acc, is_async=True)
                 acc = warpgroup_mma_wait(0, deps=[acc])
             gl.thread_barrier()
@@ -133,6 +133,7 @@ def _score(q, places, stage, no_scores, SHAPE: gl.constexpr):
     powers of their tokens.
     """
     ACROSS: gl.constexpr = no_scores.type.layout
+    q_nope, q_rope = q
     unit = BIAS
     if SHAPE.ROPE_DIM > 0:
         words = places.words.index(stage)
@@ -140,15 +141,13 @@ def _score(q, places, stage, no_scores, SHAPE: gl.constexpr):
         keys = load_keys(places.v_rows.index(stage).slice(0, SHAPE.NOPE_DIM, dim=1), ACROSS)
         exponent = words.load(gl.SliceLayout(1, keys.type.layout)) & 255
         keys *= power(exponent - unit + BIAS).to(gl.float16)[:, None]
-        q_nope = q.slice(0, SHAPE.NOPE_DIM, dim=1).permute((1, 0))
-        score = warpgroup_mma(keys, q_nope, no_scores, use_acc=False, is_async=True)
+        score = warpgroup_mma(keys, q_nope.permute((1, 0)), no_scores, use_acc=False, is_async=True)
         keys = load_keys(places.k_rows.index(stage), ACROSS)
         keys *= power(2 * BIAS - unit).to(gl.float16)
-        q_rope = q.slice(SHAPE.NOPE_DIM, SHAPE.ROPE_DIM, dim=1).permute((1, 0))
-        score = warpgroup_mma(keys, q_rope, score, is_async=True)
+        score = warpgroup_mma(keys, q_rope.permute((1, 0)), score, is_async=True)
     else:
         keys = load_keys(places.k_rows.index(stage), ACROSS)
-        score = warpgroup_mma(keys, q.permute((1, 0)), no_scores, use_acc=False, is_async=True)
+        score = warpgroup_mma(keys, q_nope.permute((1, 0)), no_scores, use_acc=False, is_async=True)
     return score, unit
 
 

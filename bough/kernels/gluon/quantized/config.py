@@ -15,8 +15,8 @@ def block_shape(spec: AttentionSpec, heights: frozenset[int]) -> BlockShape:
     """
     few, *many = TILE_HEIGHTS
     has_many = not heights.isdisjoint(many)
-    # Blocks of 128 columns, as they are stored and in fp16. Tied specs turn rotary keys, too.
-    num_stages, num_turned = (4 if spec.tied else 5, 3) if has_many else (8, 0)
+    # Blocks of 128 columns, as they are stored and in fp16.
+    num_stages, num_turned = (4, 4) if has_many else (8, 0)
     per_block = 128 // spec.v_dim
     return BlockShape(
         HAS_FEW=few in heights or not has_many,

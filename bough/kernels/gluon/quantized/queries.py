@@ -16,27 +16,32 @@ _LEAST = gl.constexpr(40)
 
 
 @gluon.jit
-def turn_queries(tile, ROWS: gl.constexpr, arrange: gl.constexpr, SHAPE: gl.constexpr):
-    """Write the first ROWS rows of a tile over as fp16, each part's columns as `arrange` has them.
+def turn_queries(tile, ROWS: gl.constexpr, ROPE_DTYPE: gl.constexpr, arrange, SHAPE: gl.constexpr):
+    """Write the first ROWS rows of a tile over, each part's columns as `arrange` has them.
 
-    e4m3 numbers are fp16 numbers, and queries of bf16 become such once.
+    e4m3 numbers are fp16 numbers, and queries of bf16 become such once; those of rotary keys become
+    ROPE_DTYPE. Returns both parts; of untied specs, the one twice.
     """
     NOPE_DIM: gl.constexpr = SHAPE.NOPE_DIM
     ROPE_DIM: gl.constexpr = SHAPE.ROPE_DIM
     QK_DIM: gl.constexpr = NOPE_DIM + ROPE_DIM
     rows = tile.slice(0, ROWS)
     turned = rows._reinterpret(gl.float16, [ROWS, QK_DIM], tile.layout)
+    q_nope = turned.slice(0, NOPE_DIM, dim=1)
+    q_rope = q_nope
     nope = rows.slice(0, NOPE_DIM, dim=1).load(_ROWS).to(gl.float16)
     if ROPE_DIM > 0:
-        rope = rows.slice(NOPE_DIM, ROPE_DIM, dim=1).load(_ROWS).to(gl.float16)
+        rope = rows.slice(NOPE_DIM, ROPE_DIM, dim=1).load(_ROWS).to(ROPE_DTYPE)
         gl.thread_barrier()
-        turned.slice(NOPE_DIM, ROPE_DIM, dim=1).store(arrange(rope))
+        turned = rows._reinterpret(ROPE_DTYPE, [ROWS, QK_DIM], tile.layout)
+        q_rope = turned.slice(NOPE_DIM, ROPE_DIM, dim=1)
+        q_rope.store(arrange(rope))
     else:
         gl.thread_barrier()
-    turned.slice(0, NOPE_DIM, dim=1).store(arrange(nope))
+    q_nope.store(arrange(nope))
     fence_async_shared()
     gl.thread_barrier()
-    return turned
+    return q_nope, q_rope
 
 
 @gluon.jit
@@ -63,7 +68,7 @@ def split_queries(tile, powers):
 
     Either part has four bits of a number, so both together have the eight that bfloat16 has.
     `powers` [rows] in shared memory gets the power of two that each row is to be multiplied by.
-    Returns the parts [2, rows, columns].
+    Returns what is left over and what e4m3 has, each [rows, columns].
     """
     NUM_ROWS: gl.constexpr = tile.shape[0]
     DIM: gl.constexpr = tile.shape[1]
@@ -83,4 +88,4 @@ def split_queries(tile, powers):
         powers.slice(first, STEP).store(power(exponent))
     fence_async_shared()
     gl.thread_barrier()
-    return parts
+    return parts.index(1), parts.index(0)

@@ -1,7 +1,8 @@
 """Tiles of many rows: a warpgroup attends 64 of them.
 
 As in `grouped.many`, the scores of the next block are issued before the outputs of this one. Keys
-of untied specs are multiplied as they are stored, with queries of two parts; all else is turned.
+are multiplied as they are stored: those of untied specs, e4m3, with queries of two parts. Values
+are turned.
 """
 
 from __future__ import annotations
@@ -11,18 +12,13 @@ from typing import Any, NamedTuple
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
-    fence_async_shared,
     mbarrier,
     warpgroup_mma,
     warpgroup_mma_wait,
 )
 
 from bough.kernels.gluon.grouped.claim import NUM_CLAIMS, read_item, read_number, read_rows
-from bough.kernels.gluon.grouped.scores import (
-    cap_scores,
-    hide_unseen,
-    score_block,
-)
+from bough.kernels.gluon.grouped.scores import cap_scores, hide_unseen
 from bough.kernels.gluon.grouped.shared import release_block
 from bough.kernels.gluon.grouped.states import store_states
 from bough.kernels.gluon.grouped.tile import (
@@ -33,7 +29,7 @@ from bough.kernels.gluon.grouped.tile import (
 )
 from bough.kernels.gluon.quantized.operands import KV
 from bough.kernels.gluon.quantized.queries import as_they_lie, split_queries, turn_queries
-from bough.kernels.gluon.quantized.scales import BIAS, key_powers, power
+from bough.kernels.gluon.quantized.scales import BIAS, power
 from bough.kernels.gluon.softmax import raise_peak
 
 
@@ -80,11 +76,11 @@ def attend_rows(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, BLOC
     block = tile.block
     number = read_number(shared.turned.first, turn % NUM_CLAIMS)
     head = tile.first_head
-    unit = tile.unit_1 if GROUP == 1 else tile.unit_0
+    query_tile = tile.unit_1 if GROUP == 1 else tile.unit_0
     for _round in range(count_rounds(tile)):
         if lanes > lane:
-            slot = GROUP * 2 + unit % 2
-            mbarrier.wait(shared.q_full.index(slot), (unit // 2) & 1)
+            slot = GROUP * 2 + query_tile % 2
+            mbarrier.wait(shared.q_full.index(slot), (query_tile // 2) & 1)
             q, q_power = _open_queries(shared, slot, SCORE_ROW, SHAPE)
             acc = gl.zeros([MANY_ROWS, DIM], gl.float32, OUT)
             sums = Sums(
@@ -94,36 +90,43 @@ def attend_rows(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, BLOC
             place = Place(
                 block + lane, number + lane, tile.first_segment, 0, tile.origin, tile.num_tokens
             )
+            exponent = _await_block(shared, place, BLOCK)
             score = _score(q, shared, place, no_scores, SHAPE, BLOCK)
+            powers = _key_powers(shared, place, no_scores, SHAPE, BLOCK)
             score = warpgroup_mma_wait(0, deps=[score])
+            release_block(shared.places.empty, place.block % BLOCK.NUM_STAGES, is_tall, 1)
             weight, decay, sums = _weigh(
-                score, q_power, sums, place, call, turn, tile, half, SHAPE, BLOCK
+                score, powers, q_power, exponent, sums, place, call, turn, tile, half, SHAPE
             )
-            exponent = _await_values(shared, place, BLOCK)
             p = gl.convert_layout(weight.to(gl.float16), WEIGHT)
             for _block in range(1, tile.num_blocks):
                 before = place.number % BLOCK.NUM_TURNED
                 place = _step(place, lanes, call, tile)
+                unit = _await_block(shared, place, BLOCK)
                 next_score = _score(q, shared, place, no_scores, SHAPE, BLOCK)
                 v = shared.turned.v_rows.index(before)
                 next_acc = warpgroup_mma(p, v, acc, is_async=True)
+                powers = _key_powers(shared, place, no_scores, SHAPE, BLOCK)
                 score = warpgroup_mma_wait(1, deps=[next_score])
                 weight, decay, sums = _weigh(
-                    score, q_power, sums, place, call, turn, tile, half, SHAPE, BLOCK
+                    score, powers, q_power, unit, sums, place, call, turn, tile, half, SHAPE
                 )
-                next_exponent = _await_values(shared, place, BLOCK)
+                # Weights and sums so far are in the greatest unit yet.
+                next_exponent = gl.maximum(exponent, unit)
                 decay *= power(exponent - next_exponent + BIAS)
+                share = power(unit - next_exponent + BIAS).to(gl.float16)
                 exponent = next_exponent
                 acc = warpgroup_mma_wait(0, deps=[next_acc])
                 release_block(shared.turned.empty, before, is_tall, 1)
+                release_block(shared.places.empty, place.block % BLOCK.NUM_STAGES, is_tall, 1)
                 acc = acc * gl.convert_layout(decay, OUT_ROW)[:, None]
-                p = gl.convert_layout(weight.to(gl.float16), WEIGHT)
+                p = gl.convert_layout(weight.to(gl.float16) * share, WEIGHT)
             before = place.number % BLOCK.NUM_TURNED
             acc = warpgroup_mma(p, shared.turned.v_rows.index(before), acc, is_async=True)
             acc = warpgroup_mma_wait(0, deps=[acc])
             release_block(shared.turned.empty, before, is_tall, 1)
             mbarrier.arrive(shared.q_empty.index(slot), count=1)
-            unit += 1
+            query_tile += 1
             # Read again and late: until here registers are scarce.
             tile = read_item(shared.claims, turn)
             rows = read_rows(shared.claims, turn, half, MANY_ROWS, OUT_ROW)
@@ -140,10 +143,10 @@ def attend_rows(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, BLOC
 
 @gluon.jit
 def _open_queries(shared, slot, SCORE_ROW: gl.constexpr, SHAPE: gl.constexpr):
-    """Write a query tile over as scores want it; return the power that each row lacks, too."""
+    """Write a query tile over as two parts; return them and the power that each row lacks."""
     tile = shared.q_tiles.index(slot)
     if SHAPE.ROPE_DIM > 0:
-        q = turn_queries(tile, MANY_ROWS, as_they_lie, SHAPE)
+        q = turn_queries(tile, MANY_ROWS, gl.bfloat16, as_they_lie, SHAPE)
         q_power = gl.full([MANY_ROWS], 1.0, gl.float32, SCORE_ROW)
     else:
         powers = shared.q_powers.index(slot)
@@ -153,42 +156,49 @@ def _open_queries(shared, slot, SCORE_ROW: gl.constexpr, SHAPE: gl.constexpr):
 
 
 @gluon.jit
-def _score(q, shared, place, no_scores, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
-    """Wait for a block's keys and begin its scores."""
-    if SHAPE.ROPE_DIM > 0:
-        turned = shared.turned
-        slot = place.number % BLOCK.NUM_TURNED
-        mbarrier.wait(turned.full.index(slot), (place.number // BLOCK.NUM_TURNED) & 1)
-        k, v = turned.k_rows.index(slot), turned.v_rows.index(slot)
-        score = score_block(q, k, v, no_scores, SHAPE, False)
-    else:
-        places = shared.places
-        stage = place.block % BLOCK.NUM_STAGES
-        mbarrier.wait(places.full.index(stage), (place.block // BLOCK.NUM_STAGES) & 1)
-        fence_async_shared()
-        k = places.k_rows.index(stage).permute((1, 0))
-        # What is left over first: sums lose less while they are small.
-        score = warpgroup_mma(q.index(1), k, no_scores, use_acc=False, is_async=True)
-        score = warpgroup_mma(q.index(0), k, score, is_async=True)
-    return score
+def _await_block(shared, place, BLOCK: gl.constexpr):
+    """Wait for a block; return the exponent of the unit of its values."""
+    slot = place.number % BLOCK.NUM_TURNED
+    mbarrier.wait(shared.turned.full.index(slot), (place.number // BLOCK.NUM_TURNED) & 1)
+    return read_number(shared.turned.units, slot)
 
 
 @gluon.jit
-def _weigh(
-    score, q_power, sums, place, call, turn, tile, half, SHAPE: gl.constexpr, BLOCK: gl.constexpr
-):
+def _score(q, shared, place, no_scores, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
+    """Begin the scores of a block: of tied states and rotary keys, or of keys and either part of
+    queries, what is left over first, as sums lose less while they are small."""
+    k = shared.places.k_rows.index(place.block % BLOCK.NUM_STAGES)
+    first = k
+    if SHAPE.ROPE_DIM > 0:
+        states = shared.turned.v_rows.index(place.number % BLOCK.NUM_TURNED)
+        first = states.slice(0, SHAPE.NOPE_DIM, dim=1)
+    q_first, q_second = q
+    score = warpgroup_mma(q_first, first.permute((1, 0)), no_scores, use_acc=False, is_async=True)
+    return warpgroup_mma(q_second, k.permute((1, 0)), score, is_async=True)
+
+
+@gluon.jit
+def _key_powers(shared, place, scores, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
+    """[tokens] powers of a block's keys, read while it is multiplied; of tied specs, ones."""
+    LAYOUT: gl.constexpr = gl.SliceLayout(0, scores.type.layout)
+    powers = gl.full([KV], 1.0, gl.float32, LAYOUT)
+    if SHAPE.ROPE_DIM == 0:
+        words = shared.places.words.index(place.block % BLOCK.NUM_STAGES)
+        powers = words.load(LAYOUT).to(gl.float32, bitcast=True)
+    return powers
+
+
+@gluon.jit
+def _weigh(score, powers, q_power, unit, sums, place, call, turn, tile, half, SHAPE: gl.constexpr):
     """Turn a block's scores into weights.
 
     Returns the weights, the factor by which former states shrink, and the sums so far.
     """
     scale = call.scale
     if SHAPE.ROPE_DIM > 0:
-        scale *= power(read_number(call.shared.turned.units, place.number % BLOCK.NUM_TURNED))
+        scale *= power(unit)
     else:
-        places = call.shared.places
-        stage = place.block % BLOCK.NUM_STAGES
-        score *= key_powers(places.words.index(stage), score)
-        release_block(places.empty, stage, tile.num_rows > MANY_ROWS, 1)
+        score *= powers[None, :]
     if SHAPE.SOFTCAP > 0:
         score *= q_power[:, None]
         q_power = gl.full([MANY_ROWS], 1.0, gl.float32, q_power.type.layout)
@@ -200,14 +210,6 @@ def _weigh(
     peak, base, decay = raise_peak(sums.peak, gl.max(score, 1) * factor)
     weight = gl.exp2(score * factor[:, None] - base[:, None])
     return weight, decay, Sums(peak, sums.total * decay + gl.sum(weight, 1))
-
-
-@gluon.jit
-def _await_values(shared, place, BLOCK: gl.constexpr):
-    """Wait for a turned block; return the exponent of its unit."""
-    slot = place.number % BLOCK.NUM_TURNED
-    mbarrier.wait(shared.turned.full.index(slot), (place.number // BLOCK.NUM_TURNED) & 1)
-    return read_number(shared.turned.units, slot)
 
 
 @gluon.jit

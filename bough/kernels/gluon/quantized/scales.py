@@ -7,6 +7,8 @@ from triton.experimental.gluon import language as gl
 
 # What stored exponents exceed their meaning by.
 BIAS = gl.constexpr(127)
+# e4m3 numbers times 2 ** 7 are fp16 numbers, too.
+_ROOM = gl.constexpr(7)
 
 
 @gluon.jit
@@ -60,9 +62,10 @@ def scale_weights(weight, decay, unit, words, SCALE: gl.constexpr, AXIS: gl.cons
 
 
 @gluon.jit
-def key_powers(words, scores):
-    """[1, tokens] powers of the keys of a block's tokens, for scores [rows, tokens]."""
-    LAYOUT: gl.constexpr = gl.SliceLayout(0, scores.type.layout)
-    # The bit above the exponent becomes a sign.
-    powers = (words.load(LAYOUT) << 23).to(gl.float32, bitcast=True)
-    return gl.expand_dims(gl.abs(powers), 0)
+def turned_unit_of(words, SHAPE: gl.constexpr):
+    """Exponent of a unit by which a block's values are divided where they become fp16.
+
+    That of tied states is one at least, as above, and seldom more.
+    """
+    unit = most_of(words, SHAPE.VALUE_SCALE) - _ROOM
+    return gl.maximum(unit, BIAS) if SHAPE.ROPE_DIM > 0 else unit

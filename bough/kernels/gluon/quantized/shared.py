@@ -19,16 +19,15 @@ class Places(NamedTuple):
 
 
 class Turned(NamedTuple):
-    """A ring of blocks as fp16, for tiles of many rows: values, or states and rotary keys.
+    """A ring of blocks of values, or states, as fp16, for tiles of many rows.
 
-    Rows are divided by a power of two that none of an item's so far exceeds: `units` has its
-    exponent for each block. For each claim `first` has the number of the item's first block, and
-    `begun` a barrier, complete when all that stands before the item has been turned.
+    Rows are divided by a power of two: `units` has its exponent for each block. A block is full
+    when its keys can be multiplied, too. For each claim `first` has the number of the item's first
+    block, and `begun` a barrier, complete when all that stands before the item has been turned.
     """
 
     first: Any
     begun: Any
-    k_rows: Any
     v_rows: Any
     units: Any
     full: Any

@@ -1,4 +1,4 @@
-"""Blocks for tiles of many rows, which several products read, turned to fp16 in shared memory.
+"""Values for tiles of many rows, multiplied along tokens, turned to fp16 in shared memory.
 
 Warps of their own do so: a fence waits for all that its thread has begun to copy.
 """
@@ -12,7 +12,7 @@ from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared,
 from bough.kernels.gluon.grouped.claim import NUM_CLAIMS, for_each_item, read_number
 from bough.kernels.gluon.grouped.tile import FEW_ROWS, count_lanes, count_rounds
 from bough.kernels.gluon.quantized.operands import KV
-from bough.kernels.gluon.quantized.scales import BIAS, power, value_unit_of
+from bough.kernels.gluon.quantized.scales import BIAS, power, turned_unit_of
 
 # Warps of the turner, which share a warpgroup with the scout.
 NUM_WARPS = gl.constexpr(2)
@@ -21,6 +21,7 @@ _COLUMNS = gl.constexpr(64)
 _THREADS = gl.constexpr(gl.BlockedLayout([1, 16], [8, 4], [NUM_WARPS.value, 1], [1, 0]))
 _ROW = gl.constexpr(gl.SliceLayout(1, _THREADS.value))
 _ONE = gl.constexpr(gl.BlockedLayout([1], [32], [NUM_WARPS.value], [0]))
+_TOKEN = gl.constexpr(gl.BlockedLayout([2], [32], [NUM_WARPS.value], [0]))
 
 
 @gluon.jit
@@ -31,7 +32,7 @@ def turn_items(shared, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
 
 @gluon.jit
 def _turn_item(arguments, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
-    """Turn an item's blocks, those of either lane in its own units; of few rows, none.
+    """Turn an item's blocks; of few rows, none.
 
     A barrier's phase is one bit. Who passes items by, the turner or a consumer without rows, could
     be two rounds of a ring ahead of who fills it, and would take a former block for one of its own:
@@ -42,60 +43,56 @@ def _turn_item(arguments, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     mbarrier.wait(shared.begun.index(at), (turn // NUM_CLAIMS) & 1)
     mbarrier.arrive(shared.turned.begun.index(at), count=1)
     if tile.num_rows > FEW_ROWS:
-        _turn_blocks(shared, turn, tile, SHAPE, BLOCK)
+        first = read_number(shared.turned.first, at)
+        for step in range(count_rounds(tile) * count_lanes(tile) * tile.num_blocks):
+            _turn_block(shared, tile.block + step, first + step, SHAPE, BLOCK)
 
 
 @gluon.jit
-def _turn_blocks(shared, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
-    lanes = count_lanes(tile)
-    block = tile.block
-    number = read_number(shared.turned.first, turn % NUM_CLAIMS)
-    for _round in range(count_rounds(tile)):
-        unit_0 = 0
-        unit_1 = 0
-        for _step in range(tile.num_blocks):
-            for lane in range(lanes):
-                before = gl.where(lane == 0, unit_0, unit_1)
-                unit = _turn_block(shared, block, number, before, SHAPE, BLOCK)
-                unit_0 = gl.where(lane == 0, unit, unit_0)
-                unit_1 = gl.where(lane == 0, unit_1, unit)
-                block += 1
-                number += 1
+def _turn_block(shared, block, number, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
+    """Write a block's values as fp16, divided by a unit of the block's own.
 
-
-@gluon.jit
-def _turn_block(shared, block, number, unit, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
-    """Turn what is to be read as fp16 of a block, in a unit of at least exponent `unit`.
-
-    Returns the exponent of the unit.
+    Words of untied specs give way to the powers of their keys, as float32. The fence is also for
+    what has been copied and is multiplied as it is stored.
     """
+    DIM: gl.constexpr = SHAPE.V_DIM
     places = shared.places
     turned = shared.turned
     stage = block % BLOCK.NUM_STAGES
     slot = number % BLOCK.NUM_TURNED
     mbarrier.wait(places.full.index(stage), (block // BLOCK.NUM_STAGES) & 1)
     words = places.words.index(stage)
-    unit = gl.maximum(unit, value_unit_of(words, SHAPE))
-    shift = ((words.load(_ROW) >> (8 * SHAPE.VALUE_SCALE)) & 255) - unit
+    unit = turned_unit_of(words, SHAPE)
+    own = words.load(_TOKEN)
+    exponent = (words.load(_ROW) >> (8 * SHAPE.VALUE_SCALE)) & 255
+    factor = power(exponent - unit + BIAS).to(gl.float16)[:, None]
+    # All is read before any of it is written, and before there is a place for it.
+    rows = places.v_rows.index(stage)
+    left = rows.slice(0, _COLUMNS, dim=1).load(_THREADS)
+    right = left
+    if DIM > _COLUMNS:
+        right = rows.slice(_COLUMNS, _COLUMNS, dim=1).load(_THREADS)
     mbarrier.wait(turned.empty.index(slot), ((number // BLOCK.NUM_TURNED) & 1) ^ 1)
     turned.units.index(slot).store(gl.full([1], 0, gl.int32, _ONE) + unit)
-    if SHAPE.ROPE_DIM > 0:
-        none = gl.full([KV], 0, gl.int32, _ROW)
-        _turn(places.k_rows.index(stage), turned.k_rows.index(slot), none + BIAS - unit)
-    _turn(places.v_rows.index(stage), turned.v_rows.index(slot), shift)
+    turned_rows = turned.v_rows.index(slot)
+    turned_rows.slice(0, _COLUMNS, dim=1).store(left.to(gl.float16) * factor)
+    if DIM > _COLUMNS:
+        turned_rows.slice(_COLUMNS, _COLUMNS, dim=1).store(right.to(gl.float16) * factor)
+    if SHAPE.ROPE_DIM == 0:
+        words.store((own & 255) << 23)
+    elif unit > BIAS:
+        _shrink(places.k_rows.index(stage), unit)
     fence_async_shared()
     gl.thread_barrier()
     mbarrier.arrive(turned.full.index(slot), count=1)
-    # Consumers read the keys of untied specs for themselves, and give them back.
-    mbarrier.arrive(places.empty.index(stage), count=3 if SHAPE.ROPE_DIM > 0 else 1)
-    return unit
 
 
 @gluon.jit
-def _turn(rows, turned, shift):
-    """Write rows as fp16, each times 2 ** shift."""
-    DIM: gl.constexpr = rows.shape[1]
-    factor = power(shift + BIAS).to(gl.float16)[:, None]
-    for low in gl.static_range(0, DIM, _COLUMNS):
-        numbers = rows.slice(low, _COLUMNS, dim=1).load(_THREADS).to(gl.float16)
-        turned.slice(low, _COLUMNS, dim=1).store(numbers * factor)
+def _shrink(rows, unit):
+    """Divide rotary keys by the unit of the states with which they are added up."""
+    THREADS: gl.constexpr = gl.BlockedLayout([1, 8], [8, 4], [NUM_WARPS, 1], [1, 0])
+    NUM_ROWS: gl.constexpr = 32
+    factor = power(2 * BIAS - unit).to(gl.bfloat16)
+    for first in gl.static_range(0, KV, NUM_ROWS):
+        part = rows.slice(first, NUM_ROWS)
+        part.store(part.load(THREADS) * factor)

@@ -55,6 +55,8 @@ FP8_CASES = (
     ("gla:16:1", 32, False),
     ("gla:16:1", 32, True),
     ("gla:64:4:128:32", 16, False),
+    ("mla:16", 16, False),
+    ("mla:16", 32, True),
 )
 # Spec, whether pages hold whole blocks, dtype, whether there are sinks, and drafts.
 CASES = (

@@ -32,8 +32,9 @@ SPECS = {
     "gla-rank": AttentionSpec.gla(16, 1),
     "gla-4-small": AttentionSpec.gla(64, 4, latent_dim=128, rope_dim=32),
     "mla-rank": AttentionSpec.mla(16),
+    "mla-64": AttentionSpec.mla(64),
 }
-LATENTS = ("gla-2", "gla-rank", "gla-4-small")
+LATENTS = ("gla-2", "gla-rank", "gla-4-small", "mla-rank", "mla-64")
 GROUPED = ("gqa", "gqa-64", "gta")
 
 
@@ -134,19 +135,19 @@ def test_nodes_that_start_inside_pages_agree(name: str) -> None:
 
 
 @pytest.mark.parametrize("query_len", [1, 2])
-@pytest.mark.parametrize("name", ["gla-2", "gla-rank"])
+@pytest.mark.parametrize("name", ["gla-2", "gla-rank", "mla-rank"])
 def test_sinks_of_latents_agree_with_fp32_on_hopper(name: str, query_len: int) -> None:
     check(ragged(64, query_len), replace(SPECS[name], sinks=True), backend="gluon")
 
 
 @pytest.mark.parametrize("counts", [[1, 1, 0], [8, 3, 17]], ids=str)
-@pytest.mark.parametrize("name", ["gla-2", "gla-rank"])
+@pytest.mark.parametrize("name", ["gla-2", "gla-rank", "mla-rank"])
 def test_drafts_of_latents_agree_with_fp32_on_hopper(name: str, counts: list[int]) -> None:
     forest = draft_forest(random_parents(counts, seed=0), 16, 384)
     check(forest, SPECS[name], backend="gluon")
 
 
-@pytest.mark.parametrize("name", ["gla-2", "gla-rank"])
+@pytest.mark.parametrize("name", ["gla-2", "gla-rank", "mla-rank"])
 def test_a_captured_graph_serves_growing_latents(name: str) -> None:
     spec, start = SPECS[name], np.array(GROWING_LENS)
     everything = Forest.from_page_table(

@@ -73,21 +73,23 @@ def test_the_copy_engine_fetches_blocks_that_divide_pages(
         assert (has_boxes, num_slices) == (shape.HAS_BOXES, shape.NUM_SLICES)
 
 
-def test_fp8_latents_are_taken_up_to_256_columns() -> None:
-    reasons = [
-        refusal(AttentionSpec.gla(64, 2, latent_dim=dim), torch.bfloat16, HOPPER, is_fp8=True)
-        for dim in (128, 256, 512)
-    ]
-    assert reasons[:2] == [None, None]
-    assert "fp8 latents of 128 or 256 columns, got 512" in (reasons[2] or "")
-
-
 @pytest.mark.parametrize(("most_rows", "block_rows"), [(1, 16), (16, 16), (17, 32), (32, 32)])
 def test_few_rows_of_fp8_take_products_as_wide_as_they_are(most_rows: int, block_rows: int) -> None:
     kernel = choose_fp8_kernel(AttentionSpec.gla(16, 1), most_rows)
     assert (kernel.name, kernel.block_rows) == ("few", block_rows)
     assert kernel.num_stages % 2 == 0
     assert kernel.num_stages * 64 * (256 + 2 * 64 + 4) <= 200 * 1024
+
+
+@pytest.mark.parametrize(("most_rows", "block_rows"), [(16, 16), (32, 32), (64, 32), (128, 32)])
+def test_all_rows_of_fp8_of_512_columns_are_taken_in_slices_of_few(
+    most_rows: int, block_rows: int
+) -> None:
+    spec = AttentionSpec.mla(16)
+    kernel = choose_fp8_kernel(spec, most_rows)
+    assert (kernel.name, kernel.block_rows, kernel.num_stages) == ("few", block_rows, 4)
+    shape = latent_shape(spec, kernel, page_size=1, is_contiguous=True, most_rows=most_rows)
+    assert shape.NUM_SLICES * block_rows == max(16, most_rows)
 
 
 def test_up_to_64_rows_of_fp8_leave_a_warpgroup_and_memory_to_producers() -> None:
@@ -136,5 +138,5 @@ def test_no_configuration_spills_registers_on_sm_90() -> None:
     )
     # Words of drafts are looked up where all registers are taken: a few wait in memory meanwhile.
     with_drafts = {name: figure for name, figure in figures.items() if "drafts" in name}
-    assert len(with_drafts) == 6
+    assert len(with_drafts) == 7
     assert_fits_without_spills(with_drafts, most_spilled=32)

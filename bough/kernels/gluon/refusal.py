@@ -29,9 +29,7 @@ def refusal(q: torch.Tensor, kv: KV, plan: Plan) -> str | None:
 
 
 def _latent_refusal(q: torch.Tensor, kv: KV, plan: Plan) -> str | None:
-    is_fp8 = isinstance(kv, QuantizedKV)
-    capability = torch.cuda.get_device_capability(q.device)
-    reason = latent.refusal(plan.cost.spec, q.dtype, capability, is_fp8=is_fp8)
+    reason = latent.refusal(plan.cost.spec, q.dtype, torch.cuda.get_device_capability(q.device))
     # Scales are read word by word, whatever their strides.
     rows = (kv.planes[0], kv.rope) if isinstance(kv, QuantizedKV) else tensors_of(kv)
     return reason or _unaligned(rows)

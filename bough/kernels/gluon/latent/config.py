@@ -37,8 +37,8 @@ class Kernel:
     """Which kernel runs a spec, and how.
 
     Args:
-        name: `narrow` up to 256 columns, `wide` for 512; up to 256 in fp8 `few` for few rows and
-            `quantized` for more.
+        name: `narrow` up to 256 columns, `wide` for 512; in fp8 `quantized` for many rows of up to
+            256 columns, `few` for all else.
         block_rows: query rows of a program.
         num_stages: blocks of KV in shared memory that consumers read.
         registers: of its warpgroups.
@@ -73,16 +73,13 @@ class LatentShape(NamedTuple):
     NUM_STAGES: int
 
 
-def refusal(
-    spec: AttentionSpec, dtype: torch.dtype, capability: tuple[int, int], *, is_fp8: bool = False
-) -> str | None:
+def refusal(spec: AttentionSpec, dtype: torch.dtype, capability: tuple[int, int]) -> str | None:
     """Say why the kernels do not take a spec, a dtype or a card; None where they do.
 
     Args:
         spec: the attention variant.
         dtype: of queries, and of stored rows but for fp8.
         capability: compute capability of the GPU.
-        is_fp8: whether KV is a `QuantizedKV`.
     """
     if capability[0] != 9:
         return f"needs compute capability 9, got {capability[0]}.{capability[1]}"
@@ -95,8 +92,6 @@ def refusal(
             "takes latents of 128 or 256 columns with 32 or 64 rotary ones, or of 512 with 64, "
             f"got {spec.v_dim} and {spec.rope_dim}"
         )
-    if is_fp8 and spec.v_dim > 256:
-        return f"takes fp8 latents of 128 or 256 columns, got {spec.v_dim}"
     if spec.window is not None or spec.softcap is not None:
         return "takes no window and no softcap"
     return None
@@ -120,7 +115,9 @@ def choose_kernel(spec: AttentionSpec) -> Kernel:
 def choose_fp8_kernel(spec: AttentionSpec, most_rows: int) -> Kernel:
     """Choose a kernel of latents in fp8, and how it runs.
 
-    Up to 64 rows leave a warpgroup to load, and the memory of its queries to one more block.
+    Blocks of 512 columns written out as 16 bits would not fit, so `few` takes all rows of these, in
+    slices. Up to 64 rows of less leave a warpgroup to load, and the memory of its queries to one
+    more block.
 
     Args:
         spec: a spec that is not refused.
@@ -128,8 +125,8 @@ def choose_fp8_kernel(spec: AttentionSpec, most_rows: int) -> Kernel:
     """
     row = 2 * spec.qk_dim
     staged_row = spec.v_dim + NUM_SCALES + 2 * spec.rope_dim
-    if most_rows <= _FEW_ROWS[-1]:
-        block_rows = min(height for height in _FEW_ROWS if height >= most_rows)
+    if most_rows <= _FEW_ROWS[-1] or spec.v_dim > 256:
+        block_rows = next((height for height in _FEW_ROWS if height >= most_rows), _FEW_ROWS[-1])
         free = _SHARED_BYTES - _SCRATCH_BYTES - block_rows * (row + 4 * BLOCK_KV)
         num_pairs = min(_MOST_PAIRS, free // (2 * BLOCK_KV * staged_row))
         return Kernel(

@@ -20,15 +20,19 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 
 from bough.fp8 import SCALE_COLUMNS
 from bough.kernels.gluon.barriers import new_barriers
+from bough.kernels.gluon.latent.parts import (
+    add_parts,
+    greatest_unit,
+    load_parts,
+    num_parts,
+    scale_parts,
+    store_powers,
+    wait_for_parts,
+)
 from bough.kernels.gluon.latent.rows import find_targets, finish_rows, locate_rows, store_columns
 from bough.kernels.gluon.latent.scores import mask_drafts, mask_scores
 from bough.kernels.gluon.latent.walk import segment_span
-from bough.kernels.gluon.quantized.operands import (
-    as_keys,
-    in_order,
-    key_layout,
-    load_values,
-)
+from bough.kernels.gluon.quantized.operands import as_keys, in_order, key_layout
 from bough.kernels.gluon.quantized.scales import BIAS, most_of, power
 from bough.kernels.triton.softmax import LOG2_E
 
@@ -39,7 +43,7 @@ _LEAST_UNIT = gl.constexpr(BIAS.value - 40)
 # Below all peaks, so that what is not seen weighs nothing against it.
 _NOTHING = gl.constexpr(-1e30)
 _ROWS = gl.constexpr(gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0]))
-# One a thread, of the words of a block or of the rows.
+# One a thread, of the rows.
 _EACH = gl.constexpr(gl.BlockedLayout([1], [32], [4], [0]))
 
 
@@ -93,7 +97,7 @@ def share_rows(dtype: gl.constexpr, SHAPE: gl.constexpr):
         gl.allocate_shared_memory(dtype, [1, NUM_ROWS, SHAPE.ROPE_DIM], ROPE),
         gl.allocate_shared_memory(gl.float16, [2, BLOCK_KV, NUM_ROWS], WEIGHTS),
         gl.allocate_shared_memory(gl.float32, [4, NUM_ROWS], NUMBER),
-        gl.allocate_shared_memory(gl.float16, [4, BLOCK_KV], NUMBER),
+        gl.allocate_shared_memory(gl.float16, [4 * num_parts(SHAPE.V_DIM), BLOCK_KV], NUMBER),
         is_loaded,
         is_told,
         is_weighed,
@@ -117,8 +121,8 @@ def attend_turned(
     NUM_ROWS: gl.constexpr = SHAPE.BLOCK_ROWS
     BLOCK_KV: gl.constexpr = SHAPE.BLOCK_KV
     NUM_STAGES: gl.constexpr = SHAPE.NUM_STAGES
-    COLUMNS: gl.constexpr = SHAPE.V_DIM // 2
-    SCALE: gl.constexpr = GROUP * COLUMNS // _SCALE_COLUMNS
+    NUM_PARTS: gl.constexpr = num_parts(SHAPE.V_DIM)
+    COLUMNS: gl.constexpr = SHAPE.V_DIM // (2 * NUM_PARTS)
     ACROSS: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, NUM_ROWS, 16]
     )
@@ -127,7 +131,7 @@ def attend_turned(
     if work.num_blocks > 0:
         _load_queries(GROUP, queries, tables, work, shared, SHAPE)
         zeros = gl.zeros([BLOCK_KV, NUM_ROWS], gl.float32, ACROSS)
-        acc = gl.zeros([COLUMNS, NUM_ROWS], gl.float32, ACROSS)
+        sums = (gl.zeros([COLUMNS, NUM_ROWS], gl.float32, ACROSS),) * NUM_PARTS
         total = _fold(zeros)
         peak = gl.full([NUM_ROWS], _NOTHING, gl.float32, ROWS)
         unit = 0
@@ -145,12 +149,14 @@ def attend_turned(
             tile = _zero(step)
             score, factor = _score(shared, tile, staged, own_stage, zeros, scale, SHAPE)
             mbarrier.wait(blocks.full.index(other_stage), (other // NUM_STAGES) & 1)
-            next_unit = gl.maximum(unit, most_of(staged.words.index(own_stage), SCALE))
-            next_unit = gl.maximum(next_unit, most_of(staged.words.index(other_stage), SCALE))
-            own_powers = shared.powers.index(tile + 2 * GROUP)
-            other_powers = shared.powers.index(tile + 2 * GROUP + 1)
-            _store_powers(own_powers, staged.words.index(own_stage), next_unit, SCALE)
-            _store_powers(other_powers, staged.words.index(other_stage), next_unit, SCALE)
+            own_words = staged.words.index(own_stage)
+            other_words = staged.words.index(other_stage)
+            next_unit = greatest_unit(GROUP, own_words, unit, SHAPE)
+            next_unit = greatest_unit(GROUP, other_words, next_unit, SHAPE)
+            own_powers = tile + 2 * GROUP * NUM_PARTS
+            other_powers = own_powers + NUM_PARTS
+            store_powers(GROUP, shared, own_powers, own_words, next_unit, SHAPE)
+            store_powers(GROUP, shared, other_powers, other_words, next_unit, SHAPE)
 
             score = warpgroup_mma_wait(0, deps=[score])
             clear = gl.minimum(work.oldest + 1, span.end)
@@ -171,20 +177,16 @@ def attend_turned(
             fence_async_shared()
             mbarrier.arrive(shared.is_weighed.index(GROUP), count=1)
 
-            acc *= (decay * power(unit - next_unit + BIAS))[None, :]
+            sums = scale_parts(sums, decay * power(unit - next_unit + BIAS))
             unit = next_unit
-            v_own = load_values(_half(GROUP, staged, own_stage, SHAPE), ACROSS)
-            v_own = _scale_values(v_own, own_powers)
-            weights = shared.weights.index(tile + GROUP)
-            acc = warpgroup_mma(v_own, weights, acc, is_async=True)
-            v_other = load_values(_half(GROUP, staged, other_stage, SHAPE), ACROSS)
-            v_other = _scale_values(v_other, other_powers)
+            values = load_parts(GROUP, shared, own_powers, staged, own_stage, ACROSS, SHAPE)
+            sums = add_parts(sums, values, shared.weights.index(tile + GROUP))
+            values = load_parts(GROUP, shared, other_powers, staged, other_stage, ACROSS, SHAPE)
             # All of both blocks is in registers by now.
             mbarrier.arrive(blocks.empty.index(own_stage // 2), count=1)
             mbarrier.wait(shared.is_weighed.index(1 - GROUP), step & 1)
-            weights = shared.weights.index(tile + 1 - GROUP)
-            acc = warpgroup_mma(v_other, weights, acc, is_async=True)
-            acc = warpgroup_mma_wait(0, deps=[acc])
+            sums = add_parts(sums, values, shared.weights.index(tile + 1 - GROUP))
+            sums = wait_for_parts(sums)
         # A thread finishes one row. Both consumers write the same.
         own_total = gl.convert_layout(gl.sum(gl.sum(total, 0), 0), _EACH)
         total = own_total + _tell(GROUP, shared, own_total, num_steps)
@@ -192,10 +194,12 @@ def attend_turned(
         first_row = work.first_row
         _, target = find_targets(tables, work, first_row, SHAPE, _EACH, NUM_ROWS)
         inverse = finish_rows(sinks_ptr, states, work, first_row, target, peak, total, SHAPE)
-        acc *= gl.convert_layout(inverse * power(unit), ROWS)[None, :]
-        out = in_order(acc).permute((1, 0))
-        target = gl.convert_layout(target, gl.SliceLayout(1, out.type.layout))
-        store_columns(states, work, first_row, target, out, GROUP * COLUMNS, SHAPE)
+        sums = scale_parts(sums, gl.convert_layout(inverse * power(unit), ROWS))
+        for part in gl.static_range(NUM_PARTS):
+            out = in_order(sums[part]).permute((1, 0))
+            of_row = gl.convert_layout(target, gl.SliceLayout(1, out.type.layout))
+            column = (GROUP * NUM_PARTS + part) * COLUMNS
+            store_columns(states, work, first_row, of_row, out, column, SHAPE)
 
 
 @gluon.jit
@@ -271,26 +275,6 @@ def _score(shared, tile, staged, stage, zeros, scale, SHAPE: gl.constexpr):
             q = q.slice(at * COLUMNS + half * COLUMNS // 2, COLUMNS // 2, dim=1)
             score = warpgroup_mma(turned, q.permute((1, 0)), score, is_async=True)
     return score, scale * LOG2_E * power(unit)
-
-
-@gluon.jit
-def _half(GROUP: gl.constexpr, staged, stage, SHAPE: gl.constexpr):
-    """A consumer's columns of a block."""
-    COLUMNS: gl.constexpr = SHAPE.V_DIM // 2
-    return staged.states.index(stage).slice(GROUP * COLUMNS, COLUMNS, dim=1)
-
-
-@gluon.jit
-def _store_powers(place, words, unit, SCALE: gl.constexpr):
-    """Write powers [tokens] of some columns, relative to a unit that none exceeds."""
-    exponent = (words.load(_EACH) >> (8 * SCALE)) & 255
-    place.store(power(exponent - unit + BIAS).to(gl.float16))
-
-
-@gluon.jit
-def _scale_values(values, place):
-    """Give values [columns, tokens] their powers: exactly, if at least 2 ** -15."""
-    return values * place.load(gl.SliceLayout(0, values.type.layout))[None, :]
 
 
 @gluon.jit

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import triton
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
@@ -48,13 +49,14 @@ _EACH = gl.constexpr(gl.BlockedLayout([1], [32], [4], [0]))
 
 
 class Shared(NamedTuple):
-    """What consumers tell each other: queries, weights of a block each, a number a row; and what
-    each keeps for itself: powers of its columns of either block."""
+    """What consumers tell each other: queries, weights of a block each, a number a row of each warp
+    and of each consumer; and what each keeps for itself: powers of its columns of either block."""
 
     q_nope: Any
     q_rope: Any
     weights: Any
-    numbers: Any
+    peaks: Any
+    totals: Any
     powers: Any
     is_loaded: Any
     is_told: Any
@@ -78,6 +80,19 @@ class Span(NamedTuple):
     end: Any
 
 
+@triton.constexpr_function
+def _told_layout(num_rows):
+    """[warps, rows]: a thread has what all warps of both consumers tell of the rows it scores."""
+    rows = [[0, 1 << bit] for bit in (0, *range(3, num_rows.bit_length() - 1))]
+    return gl.DistributedLinearLayout(
+        [[1, 0], [2, 0], [4, 0], *rows],
+        [[0, 2], [0, 4], [0, 0], [0, 0], [0, 0]],
+        [[0, 0], [0, 0]],
+        [],
+        [8, num_rows],
+    )
+
+
 @gluon.jit
 def share_rows(dtype: gl.constexpr, SHAPE: gl.constexpr):
     """Allocate what consumers share."""
@@ -91,12 +106,14 @@ def share_rows(dtype: gl.constexpr, SHAPE: gl.constexpr):
         swizzle_byte_width=min(128, 2 * NUM_ROWS), element_bitwidth=16, rank=2
     )
     NUMBER: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    NUMBERS: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
     is_loaded, is_told, is_weighed = new_barriers((1, 2, 2), (2, 1, 1))
     return Shared(
         gl.allocate_shared_memory(gl.float16, [1, NUM_ROWS, SHAPE.V_DIM], TILE),
         gl.allocate_shared_memory(dtype, [1, NUM_ROWS, SHAPE.ROPE_DIM], ROPE),
         gl.allocate_shared_memory(gl.float16, [2, BLOCK_KV, NUM_ROWS], WEIGHTS),
-        gl.allocate_shared_memory(gl.float32, [4, NUM_ROWS], NUMBER),
+        gl.allocate_shared_memory(gl.float32, [2, 8, NUM_ROWS], NUMBERS),
+        gl.allocate_shared_memory(gl.float32, [2, NUM_ROWS], NUMBER),
         gl.allocate_shared_memory(gl.float16, [4 * num_parts(SHAPE.V_DIM), BLOCK_KV], NUMBER),
         is_loaded,
         is_told,
@@ -167,8 +184,7 @@ def attend_turned(
                     score, span.first, position, clear, tables, work, work.first_row, SHAPE, 0
                 )
             span = _next_span(tables, work, span, own + 1, 2, SHAPE)
-            next_peak = gl.maximum(peak, gl.max(score, 0) * factor)
-            next_peak = gl.maximum(next_peak, _tell(GROUP, shared, next_peak, step))
+            next_peak = gl.maximum(peak, _find_peak(GROUP, shared, score, factor, step))
             decay = gl.exp2(peak - next_peak)
             peak = next_peak
             weight = gl.exp2(score * factor - peak[None, :])
@@ -189,7 +205,7 @@ def attend_turned(
             sums = wait_for_parts(sums)
         # A thread finishes one row. Both consumers write the same.
         own_total = gl.convert_layout(gl.sum(gl.sum(total, 0), 0), _EACH)
-        total = own_total + _tell(GROUP, shared, own_total, num_steps)
+        total = own_total + _tell_total(GROUP, shared, own_total, num_steps)
         peak = gl.convert_layout(peak, _EACH)
         first_row = work.first_row
         _, target = find_targets(tables, work, first_row, SHAPE, _EACH, NUM_ROWS)
@@ -278,13 +294,29 @@ def _score(shared, tile, staged, stage, zeros, scale, SHAPE: gl.constexpr):
 
 
 @gluon.jit
-def _tell(GROUP: gl.constexpr, shared, number, turn):
-    """Tell the other consumer a number a row, and return its own."""
-    place = (turn & 1) * 2
-    shared.numbers.index(place + GROUP).store(number)
+def _find_peak(GROUP: gl.constexpr, shared, score, factor, turn):
+    """[rows] the greatest scores of both blocks, each times the factor of its own.
+
+    Every warp of either consumer tells the greatest of its tokens, and all read what all have told.
+    """
+    NUM_ROWS: gl.constexpr = score.shape[1]
+    ROWS: gl.constexpr = gl.SliceLayout(0, score.type.layout)
+    told = shared.peaks.index(turn & 1)
+    by_warp = gl.max(gl.reshape(score, [4, 16, NUM_ROWS]), 1)
+    told.slice(4 * GROUP, 4).store(by_warp * factor)
     mbarrier.arrive(shared.is_told.index(GROUP), count=1)
     mbarrier.wait(shared.is_told.index(1 - GROUP), turn & 1)
-    return shared.numbers.index(place + 1 - GROUP).load(number.type.layout)
+    peak = gl.max(told.load(_told_layout(NUM_ROWS)), 0)
+    return gl.convert_layout(peak, ROWS, assert_trivial=True)
+
+
+@gluon.jit
+def _tell_total(GROUP: gl.constexpr, shared, total, turn):
+    """Tell the other consumer the sum of a row's weights, and return its own."""
+    shared.totals.index(GROUP).store(total)
+    mbarrier.arrive(shared.is_told.index(GROUP), count=1)
+    mbarrier.wait(shared.is_told.index(1 - GROUP), turn & 1)
+    return shared.totals.index(1 - GROUP).load(total.type.layout)
 
 
 @gluon.jit

@@ -60,7 +60,7 @@ def cut_to_blocks(forest: Forest, tasks: Tasks, cost: CostModel) -> Blocks:
     is_first[1:] = task[1:] != task[:-1]
     if window is not None:
         is_first[1:] |= position[1:] - position[:-1] > window
-    first, count = _runs(is_first, cost.max_tile_queries)
+    first, count = _runs(is_first, cost)
     block_task = task[first]
     start = tasks.start[block_task]
     if window is not None:
@@ -84,15 +84,16 @@ def _by_position(task: Index, query: Index, position: Index) -> tuple[Index, Ind
     return task[order], query[order], position[order]
 
 
-def _runs(is_first: npt.NDArray[np.bool_], most: int) -> tuple[Index, Index]:
-    """Cut runs longer than `most` into the fewest runs of nearly equal length.
+def _runs(is_first: npt.NDArray[np.bool_], cost: CostModel) -> tuple[Index, Index]:
+    """Cut runs longer than a tile into the fewest runs of nearly equal length.
 
     Returns:
         where each run begins, and its length.
     """
     first = is_first.nonzero()[0]
     count = _lengths(first, len(is_first))
-    if count.max(initial=0) <= most:
+    most = cost.tile_queries(count)
+    if (count <= most).all():
         return first, count
     num_runs = -(-count // most)
     size = (-(-count // num_runs)).repeat(num_runs)

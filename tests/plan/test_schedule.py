@@ -217,6 +217,18 @@ def test_short_leaves_are_joined_where_starts_stand_behind_one_another() -> None
     assert heads.tolist() == [cost_on(PAIRED).least_heads] * 8
 
 
+@pytest.mark.parametrize(("num_queries", "heights"), [(4, {4}), (8, {4}), (9, {9}), (16, {16})])
+def test_rows_of_fp8_take_two_low_tiles_before_a_taller_one(
+    num_queries: int, heights: set[int]
+) -> None:
+    forest = forest_from_text(f"1,{num_queries}|8192,512")
+    cost = CostModel(spec=GQA, device=PAIRED, itemsize=1)
+    schedule = make_schedule(forest, cost)
+    assert set(schedule.tile_num_queries.tolist()) == {1} | heights
+    in_16_bits = make_schedule(forest, cost_on(PAIRED))
+    assert set(in_16_bits.tile_num_queries.tolist()) == {1, num_queries}
+
+
 def test_leaves_begin_beside_roots_that_take_several_rounds() -> None:
     schedule = make_schedule(forest_from_text("1,1024|2048,32"), cost_on(PAIRED))
     workers = schedule.num_workers

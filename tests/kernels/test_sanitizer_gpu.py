@@ -88,6 +88,7 @@ def source_line(access: Access) -> str:
 def entries() -> dict[str, Any]:
     """The kernels of several kinds of warps. Imported late: the interpreter cannot have them."""
     from bough.kernels.gluon.grouped.attend import attend_grouped
+    from bough.kernels.gluon.latent.few import attend_few
     from bough.kernels.gluon.latent.narrow import attend_narrow
     from bough.kernels.gluon.latent.quantized import attend_quantized
     from bough.kernels.gluon.latent.wide import attend_wide
@@ -99,7 +100,10 @@ def entries() -> dict[str, Any]:
         "narrow": attend_narrow,
         "wide": attend_wide,
         "grouped-fp8": attend_quantized_heads,
+        "tied-fp8": attend_quantized_heads,
         "latent-fp8": attend_quantized,
+        "latent-few-fp8": attend_few,
+        "wide-few-fp8": attend_few,
     }
 
 

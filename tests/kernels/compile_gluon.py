@@ -88,9 +88,14 @@ FP8_GROUPED_CASES = (
     ("gqa:32:8:128 drafts", (16,)),
     ("gqa:32:8:128", (128,)),
     ("gqa:32:8:128", (16, 64, 128)),
+    ("gqa:32:8:128 window", (16, 64, 128)),
+    ("gqa:32:8:128 softcap", (16, 64, 128)),
     ("mha:16:64 sinks", (16, 64, 128)),
     ("gta:32:8:128", (16,)),
+    ("gta:32:8:128", (128,)),
     ("gta:32:8:128", (16, 64, 128)),
+    ("gta:16:16:128", (16, 64, 128)),
+    ("gta:16:4:64", (16, 64, 128)),
 )
 
 
@@ -178,7 +183,7 @@ def grouped_arguments(
 ) -> tuple[AttentionSpec, AttentionShape, dict[str, Any]]:
     """A spec, of which a word after it changes something, and what both kernels take."""
     text, _, change = text.partition(" ")
-    fields = {"sinks": {"sinks": True}, "window": {"window": 128}}
+    fields = {"sinks": {"sinks": True}, "window": {"window": 128}, "softcap": {"softcap": 30.0}}
     changes: dict[str, Any] = fields.get(change, {})
     spec = replace(AttentionSpec.parse(text), **changes)
     shape = AttentionShape(
@@ -188,7 +193,7 @@ def grouped_arguments(
         ROPE_DIM=spec.rope_dim if spec.tied else 0,
         V_DIM=spec.v_dim,
         WINDOW=spec.window or 0,
-        SOFTCAP=0.0,
+        SOFTCAP=spec.softcap or 0.0,
         HAS_SINKS=spec.sinks,
         HAS_DRAFTS=change == "drafts",
         PAGE_SIZE=16,

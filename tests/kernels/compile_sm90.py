@@ -72,7 +72,8 @@ def attend_source(
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     spec, is_fp8 = AttentionSpec.parse(text), dtype == "fp8e4nv"
     cost = CostModel(spec=spec, device=Device.named("h100"), itemsize=ITEMSIZE[dtype])
-    shape = tile_config(spec, cost.tile_heights[-1], ITEMSIZE[dtype])
+    most_rows = cost.tile_heights[-1]
+    shape = tile_config(spec, most_rows, ITEMSIZE[dtype], has_drafts=has_drafts)
     names = ("fp8e4nv", "i16", "bf16", "i32") if is_fp8 else (dtype,) * 4
     signature = {
         "queries": Queries("*fp16" if is_fp8 else f"*{dtype}", "i32", "i32"),
@@ -190,7 +191,7 @@ def main() -> None:
             jobs[f"attend_tiles {text} {dtype}"] = attend_source(text, dtype, has_drafts=False)
     for text in FP8_SPECS:
         jobs[f"attend_tiles {text} fp8"] = attend_source(text, "fp8e4nv", has_drafts=False)
-    for text in ("gqa:32:8:128", "gta:32:8:128"):
+    for text in ("gqa:32:8:128", "gta:32:8:128", "gla:32:2", "mla:16"):
         jobs[f"attend_tiles {text} drafts"] = attend_source(text, "bf16", has_drafts=True)
         jobs[f"attend_tiles {text} fp8 drafts"] = attend_source(text, "fp8e4nv", has_drafts=True)
     for text, most in (("gqa:32:8:128", 2), ("gqa:32:8:128", 40), ("mla:16", 40)):

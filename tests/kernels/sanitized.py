@@ -30,7 +30,7 @@ FAMILIES = {
     "wide": ("mla:16", "gluon", False, FOREST),
     "grouped-fp8": ("gqa:8:2:128", "gluon", True, FOREST),
     "tied-fp8": ("gta:8:2:128", "gluon", True, FOREST),
-    "latent-fp8": ("gla:16:1", "gluon", True, FOREST),
+    "latent-fp8": ("gla:128:2", "gluon", True, FOREST),
     "latent-few-fp8": ("gla:16:1", "gluon", True, FEW_QUERIES),
     "wide-few-fp8": ("mla:16", "gluon", True, FEW_QUERIES),
     "portable": ("gqa:8:2:128", "triton", False, FOREST),

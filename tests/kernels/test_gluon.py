@@ -123,20 +123,4 @@ def test_merging_programs_cover_all_columns_once(most: int, num_queries: int, v_
 
 
 def test_no_configuration_spills_registers_on_sm_90() -> None:
-    figures = compile_all("tests.kernels.compile_gluon")
-    # Kernels of fp8 for tiles of all heights keep a few numbers of an item in memory, outside the
-    # loops of tall tiles.
-    with_turner = {n: figure for n, figure in figures.items() if "128" in n.partition(" fp8")[2]}
-    assert len(with_turner) == 4
-    assert_fits_without_spills(with_turner, most_spilled=128)
-    assert_fits_without_spills(
-        {
-            name: figure
-            for name, figure in figures.items()
-            if "drafts" not in name and name not in with_turner
-        }
-    )
-    # Words of drafts are looked up where all registers are taken: a few wait in memory meanwhile.
-    with_drafts = {name: figure for name, figure in figures.items() if "drafts" in name}
-    assert len(with_drafts) == 7
-    assert_fits_without_spills(with_drafts, most_spilled=32)
+    assert_fits_without_spills(compile_all("tests.kernels.compile_gluon"))

@@ -56,7 +56,7 @@ class TritonBackend:
         is_fp8 = isinstance(kv, QuantizedKV)
         rows = q.to(torch.float16) if is_fp8 and q.dtype == torch.bfloat16 else q
         itemsize = 4 if q.dtype == torch.float32 else stored.key.ptr.element_size()
-        config = tile_config(spec, most_rows, itemsize)
+        config = tile_config(spec, most_rows, itemsize, has_drafts=plan.tables.has_drafts)
         num_slices = config.num_slices(plan.most_tile_queries * spec.group_size)
         attend_tiles[(plan.num_launched_items, num_slices, plan.cost.least_heads)](
             queries_of(rows),

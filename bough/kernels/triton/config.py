@@ -37,13 +37,19 @@ class TileConfig:
         return -(-num_rows // self.block.BLOCK_Q)
 
 
-def tile_config(spec: AttentionSpec, max_tile_rows: int, itemsize: int) -> TileConfig:
+def tile_config(
+    spec: AttentionSpec, max_tile_rows: int, itemsize: int, *, has_drafts: bool = False
+) -> TileConfig:
     """Choose block shapes so that loads in flight and states fit one multiprocessor.
+
+    Words of drafts take two registers a row, so many rows have shorter blocks beside them, or there
+    are fewer at a time.
 
     Args:
         spec: what a row and a stored token hold.
         max_tile_rows: rows of the planner's tallest tile.
         itemsize: bytes of a stored number.
+        has_drafts: whether words say what queries do not see of the tokens before them.
     """
     widest = max(spec.qk_dim, spec.v_dim)
     if itemsize == 4:
@@ -58,9 +64,10 @@ def tile_config(spec: AttentionSpec, max_tile_rows: int, itemsize: int) -> TileC
             max_registers=128 if widest <= 256 else None,
         )
     if itemsize == 1:
-        return _fp8_config(spec)
+        return _fp8_config(spec, 16 if has_drafts else 32)
     block_kv, num_stages, num_warps = (32, 3, 4) if widest <= 128 else (16, 2, 8)
-    rows = max(_FEW_ROWS, 1 << (min(max_tile_rows, _MANY_ROWS) - 1).bit_length())
+    most_rows = _MANY_ROWS // 2 if has_drafts and widest > 320 else _MANY_ROWS
+    rows = max(_FEW_ROWS, 1 << (min(max_tile_rows, most_rows) - 1).bit_length())
     return TileConfig(
         small=BlockShape(_FEW_ROWS, block_kv, num_stages),
         block=BlockShape(rows, block_kv, num_stages),
@@ -68,20 +75,20 @@ def tile_config(spec: AttentionSpec, max_tile_rows: int, itemsize: int) -> TileC
     )
 
 
-def _fp8_config(spec: AttentionSpec) -> TileConfig:
+def _fp8_config(spec: AttentionSpec, many_kv: int) -> TileConfig:
     """Choose long blocks of KV: what a block costs whatever its length weighs twice as much as in
-    16 bits. Taller tiles have shorter ones, or registers would spill."""
+    16 bits. Taller tiles have shorter ones, of `many_kv` at most, or registers would spill."""
     widest = max(spec.qk_dim, spec.v_dim)
     if widest > 320:
         shape = BlockShape(_FEW_ROWS, 32, 1)
         return TileConfig(small=shape, block=shape, num_warps=16)
     if widest > 128:
-        small, block = BlockShape(_FEW_ROWS, 64, 2), BlockShape(_MANY_ROWS, 32, 2)
+        small, block = BlockShape(_FEW_ROWS, 64, 2), BlockShape(_MANY_ROWS, many_kv, 2)
         return TileConfig(small=small, block=block, num_warps=8)
-    small_kv, block_kv = (64, 16) if spec.tied else (128, 32)
+    small_kv, many_kv = (64, 16) if spec.tied else (128, many_kv)
     return TileConfig(
         small=BlockShape(_FEW_ROWS, small_kv, 3),
-        block=BlockShape(_MANY_ROWS, block_kv, 3),
+        block=BlockShape(_MANY_ROWS, many_kv, 3),
         num_warps=4,
     )
 

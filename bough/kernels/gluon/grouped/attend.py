@@ -42,12 +42,12 @@ def attend_grouped(
     COLUMNS: gl.constexpr = gl.NVMMASharedLayout(
         swizzle_byte_width=2 * FEW_ROWS, element_bitwidth=16, rank=2
     )
+    NUMBERS: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
     # Each consumer has two query tiles: one that it reads, one that is copied.
     QK_DIM: gl.constexpr = SHAPE.NOPE_DIM + SHAPE.ROPE_DIM
     q_tiles = gl.allocate_shared_memory(dtype, [4, MANY_ROWS, QK_DIM], ROWS)
     k_blocks = gl.allocate_shared_memory(dtype, [NUM_STAGES, KV, key_columns(SHAPE)], ROWS)
     v_blocks = gl.allocate_shared_memory(dtype, [NUM_STAGES, KV, SHAPE.V_DIM], ROWS)
-    weights = gl.allocate_shared_memory(dtype, [2, KV, FEW_ROWS], COLUMNS)
     # Every thread of the producer tells of its own copies.
     NUM_LOADERS: gl.constexpr = 32 * NUM_WARPS
     k_full, v_full, k_empty, v_empty, q_full, q_empty = new_barriers(
@@ -66,13 +66,15 @@ def attend_grouped(
         v_blocks=v_blocks,
         v_full=v_full,
         v_empty=v_empty,
+        weights=gl.allocate_shared_memory(dtype, [2, KV, FEW_ROWS], COLUMNS),
+        told=gl.allocate_shared_memory(gl.float32, [2, 4, FEW_ROWS], NUMBERS),
     )
     fence_async_shared()
     call = Call(sinks_ptr, tables, states, scale, shared)
     gl.warp_specialize(
         [
-            (_attend_items, (0, call, weights.index(0), SHAPE, BLOCK)),
-            (_attend_items, (1, call, weights.index(1), SHAPE, BLOCK)),
+            (_attend_items, (0, call, SHAPE, BLOCK)),
+            (_attend_items, (1, call, SHAPE, BLOCK)),
             (load_items, (queries, key, value, tables, shared, SHAPE, BLOCK)),
             (scout_items, (tables, shared, SHAPE, BLOCK)),
         ],
@@ -82,16 +84,15 @@ def attend_grouped(
 
 
 @gluon.jit
-def _attend_items(GROUP: gl.constexpr, call, weights, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
+def _attend_items(GROUP: gl.constexpr, call, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     """One consumer: its part of every item that the scout takes."""
-    arguments = (GROUP, call, weights)
-    for_each_item(_attend_item, arguments, call.shared.claims, SHAPE, BLOCK)
+    for_each_item(_attend_item, (GROUP, call), call.shared.claims, SHAPE, BLOCK)
 
 
 @gluon.jit
 def _attend_item(arguments, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
-    GROUP, call, weights = arguments
+    GROUP, call = arguments
     if BLOCK.HAS_FEW and tile.num_rows <= FEW_ROWS:
-        attend_columns(GROUP, call, weights, turn, tile, SHAPE, BLOCK)
+        attend_columns(GROUP, call, turn, tile, SHAPE, BLOCK)
     if BLOCK.HAS_MANY and tile.num_rows > FEW_ROWS:
         attend_rows(GROUP, call, turn, tile, SHAPE, BLOCK)

@@ -42,13 +42,16 @@ def new_claims(NUM_READERS: gl.constexpr):
 
 @gluon.jit
 def for_each_item(RUN: gl.constexpr, arguments, claims, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
-    """Run `RUN(arguments, turn, tile, SHAPE, BLOCK)` on every item that the scout takes."""
+    """Run `RUN(arguments, turn, tile, SHAPE, BLOCK)` on every item that the scout takes.
+
+    Turns are counted in twos of rounds of the ring: its phases say no more.
+    """
     turn = 0
     tile = _next_item(claims, turn)
     while tile.num_rows > 0:
         RUN(arguments, turn, tile, SHAPE, BLOCK)
         _end_item(claims, turn)
-        turn += 1
+        turn = (turn + 1) & (2 * NUM_CLAIMS - 1)
         tile = _next_item(claims, turn)
 
 

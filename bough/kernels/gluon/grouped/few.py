@@ -16,14 +16,16 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from bough.kernels.gluon.by_warp import by_warp, read_peaks, read_sums
 from bough.kernels.gluon.grouped.claim import read_rows
-from bough.kernels.gluon.grouped.pack import hide_others, open_pack, sum_tokens
+from bough.kernels.gluon.grouped.pack import hide_others, open_pack
 from bough.kernels.gluon.grouped.scores import (
     await_keys,
     await_values,
     cap_scores,
     score_block,
 )
+from bough.kernels.gluon.grouped.shared import next_stage
 from bough.kernels.gluon.grouped.states import store_states
 from bough.kernels.gluon.grouped.tile import (
     BLOCK_BITS,
@@ -32,18 +34,18 @@ from bough.kernels.gluon.grouped.tile import (
     count_rounds,
     find_segment,
 )
-from bough.kernels.gluon.softmax import weigh
+from bough.kernels.gluon.late import late
+from bough.kernels.gluon.softmax import raise_peak
 
 
 @gluon.jit
-def attend_columns(
-    GROUP: gl.constexpr, call, weights, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr
-):
+def attend_columns(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     """One consumer: every other pack of heads of an item of few rows.
 
     Scores of a head's rows against another head's tokens are masked.
     """
     sinks_ptr, tables, states, scale, shared = call
+    told = shared.told.index(GROUP)
     DIM: gl.constexpr = SHAPE.V_DIM
     KV: gl.constexpr = 1 << BLOCK_BITS
     ACROSS: gl.constexpr = gl.NVMMADistributedLayout(
@@ -66,44 +68,51 @@ def attend_columns(
             peak = gl.full([FEW_ROWS], float("-inf"), gl.float32, COLUMN)
             total = gl.zeros([KV, FEW_ROWS], gl.float32, ACROSS)
             acc = gl.zeros([DIM, FEW_ROWS], gl.float32, ACROSS)
-            here = block + GROUP
+            stage = (block + GROUP) % BLOCK.NUM_STAGES
+            phase = ((block + GROUP) // BLOCK.NUM_STAGES) & 1
             segment = tile.first_segment
             low = 0
             origin = tile.origin
             num_tokens = tile.num_tokens
             for left in range(tile.num_blocks, 0, -1):
-                stage = here % BLOCK.NUM_STAGES
-                phase = (here // BLOCK.NUM_STAGES) & 1
-                here += lanes
                 await_keys(shared, stage, phase, SHAPE, BLOCK)
                 k = shared.k_blocks.index(stage)
                 v = shared.v_blocks.index(stage)
                 score = score_block(q_rows, k, v, no_scores, SHAPE, True)
                 score = warpgroup_mma_wait(0, deps=[score])
-                mbarrier.arrive(shared.k_empty.index(stage), count=2)
                 score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
-                score = hide_others(score, tables, rows, pack, tile, origin, low, num_tokens, SHAPE)
+                score = hide_others(score, pack, call, turn, tile, origin, low, num_tokens, SHAPE)
                 low += 1 << tile.token_bits
                 if (low >= num_tokens) & (left > 1):
                     low = 0
                     segment += 1
                     origin, num_tokens = find_segment(tables, segment, tile.newest)
-                weight, decay, peak = weigh(score, peak, factor, 0)
+                told.store(gl.max(by_warp(score), 1))
+                gl.thread_barrier()
+                peak, base, decay = raise_peak(peak, read_peaks(told, COLUMN) * factor)
+                weight = gl.exp2(score * factor - base[None, :])
                 # Summed over tokens once, at the end.
                 total = total * decay[None, :] + weight
                 acc = acc * decay[None, :]
+                # Descriptors of a tile that never moves would be kept throughout the loop.
+                weights = shared.weights.index(late(GROUP, left))
                 weights.store(weight.to(weights.dtype))
                 fence_async_shared()
                 gl.thread_barrier()
                 await_values(shared, stage, phase, BLOCK)
                 acc = warpgroup_mma(v.permute((1, 0)), weights, acc, is_async=True)
                 acc = warpgroup_mma_wait(0, deps=[acc])
+                # Both at once: warps meet before and after they tell.
                 mbarrier.arrive(shared.v_empty.index(stage), count=2)
+                mbarrier.arrive(shared.k_empty.index(stage), count=2)
+                stage, phase = next_stage(stage, phase, lanes, BLOCK.NUM_STAGES)
+            told.store(gl.sum(by_warp(total), 1))
+            gl.thread_barrier()
             mbarrier.arrive(shared.q_empty.index(slot), count=1)
             unit += 1
             store_states(
                 sinks_ptr, states, tile, (GROUP << tile.pack_bits) + head + pack.head, pack.row,
-                rows, peak, sum_tokens(total, COLUMN), acc, SHAPE, 0,
+                rows, peak, read_sums(told, COLUMN), acc, SHAPE, 0,
             )  # fmt: skip
         block += lanes * tile.num_blocks
         head += lanes << tile.pack_bits

@@ -11,6 +11,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from bough.kernels.gluon.grouped.claim import read_rows
+from bough.kernels.gluon.late import late_range
 from bough.kernels.triton.softmax import LOG2_E
 
 
@@ -93,7 +94,7 @@ def hide_unseen(score, origin, low, num_tokens, call, turn, tile, half, SHAPE: g
         ROW: gl.constexpr = gl.SliceLayout(1, score.type.layout)
         COLUMN: gl.constexpr = gl.SliceLayout(0, score.type.layout)
         rows = read_rows(call.shared.claims, turn, half, score.shape[0], ROW)
-        place = origin + low + gl.arange(0, KV, layout=COLUMN)
+        place = origin + low + late_range(KV, COLUMN, 7, low)
         sees = find_visible(call.tables, rows, place, end, SHAPE, 1)
         score = gl.where(sees, score, float("-inf"))
     return score

@@ -10,7 +10,11 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
 
 class Shared(NamedTuple):
-    """Rings of query tiles, two a consumer, and of blocks of keys and values."""
+    """Rings of query tiles, two a consumer, and of blocks of keys and values.
+
+    For tiles of few rows each consumer has weights [tokens, rows] of a block, and what its warps
+    have told each other [warps, rows].
+    """
 
     claims: Any
     q_tiles: Any
@@ -22,6 +26,8 @@ class Shared(NamedTuple):
     v_blocks: Any
     v_full: Any
     v_empty: Any
+    weights: Any
+    told: Any
 
 
 class Call(NamedTuple):
@@ -40,6 +46,14 @@ def release_block(empty, stage, is_tall, NUM_PLACES: gl.constexpr):
     for at in gl.static_range(NUM_PLACES):
         mbarrier.arrive(empty.index(stage + at), count=1)
         mbarrier.arrive(empty.index(stage + at), count=1, pred=is_tall == 0)
+
+
+@gluon.jit
+def next_stage(stage, phase, lanes, NUM_STAGES: gl.constexpr):
+    """The place of a lane's next block in a ring, and its phase there."""
+    stage += lanes
+    is_round = stage >= NUM_STAGES
+    return gl.where(is_round, stage - NUM_STAGES, stage), gl.where(is_round, phase ^ 1, phase)
 
 
 @gluon.jit

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import triton
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
@@ -21,6 +20,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 
 from bough.fp8 import SCALE_COLUMNS
 from bough.kernels.gluon.barriers import new_barriers
+from bough.kernels.gluon.by_warp import by_warp, read_peaks
+from bough.kernels.gluon.late import late
 from bough.kernels.gluon.latent.parts import (
     add_parts,
     greatest_unit,
@@ -78,19 +79,6 @@ class Span(NamedTuple):
     segment: Any
     first: Any
     end: Any
-
-
-@triton.constexpr_function
-def _told_layout(num_rows):
-    """[warps, rows]: a thread has what all warps of both consumers tell of the rows it scores."""
-    rows = [[0, 1 << bit] for bit in (0, *range(3, num_rows.bit_length() - 1))]
-    return gl.DistributedLinearLayout(
-        [[1, 0], [2, 0], [4, 0], *rows],
-        [[0, 2], [0, 4], [0, 0], [0, 0], [0, 0]],
-        [[0, 0], [0, 0]],
-        [],
-        [8, num_rows],
-    )
 
 
 @gluon.jit
@@ -163,7 +151,8 @@ def attend_turned(
             own_stage = own % NUM_STAGES
             other_stage = other % NUM_STAGES
             mbarrier.wait(blocks.full.index(own_stage), (own // NUM_STAGES) & 1)
-            tile = _zero(step)
+            # Descriptors of tiles that never move would be kept throughout the loop.
+            tile = late(0, step)
             score, factor = _score(shared, tile, staged, own_stage, zeros, scale, SHAPE)
             mbarrier.wait(blocks.full.index(other_stage), (other // NUM_STAGES) & 1)
             own_words = staged.words.index(own_stage)
@@ -299,15 +288,11 @@ def _find_peak(GROUP: gl.constexpr, shared, score, factor, turn):
 
     Every warp of either consumer tells the greatest of its tokens, and all read what all have told.
     """
-    NUM_ROWS: gl.constexpr = score.shape[1]
-    ROWS: gl.constexpr = gl.SliceLayout(0, score.type.layout)
     told = shared.peaks.index(turn & 1)
-    by_warp = gl.max(gl.reshape(score, [4, 16, NUM_ROWS]), 1)
-    told.slice(4 * GROUP, 4).store(by_warp * factor)
+    told.slice(4 * GROUP, 4).store(gl.max(by_warp(score), 1) * factor)
     mbarrier.arrive(shared.is_told.index(GROUP), count=1)
     mbarrier.wait(shared.is_told.index(1 - GROUP), turn & 1)
-    peak = gl.max(told.load(_told_layout(NUM_ROWS)), 0)
-    return gl.convert_layout(peak, ROWS, assert_trivial=True)
+    return read_peaks(told, gl.SliceLayout(0, score.type.layout))
 
 
 @gluon.jit
@@ -331,15 +316,3 @@ def _scale_rows(total, decay):
     OUTER: gl.constexpr = gl.SliceLayout(0, total.type.layout)
     decay = gl.convert_layout(decay, gl.SliceLayout(0, OUTER), assert_trivial=True)
     return total * gl.expand_dims(gl.expand_dims(decay, 0), 0)
-
-
-@gluon.jit
-def _zero(step):
-    """0, of which the compiler does not know.
-
-    Descriptors of tiles that never move would else be worked out before the loop, and take
-    registers throughout it.
-    """
-    return gl.inline_asm_elementwise(
-        "mov.u32 $0, 0; // $1", "=r,r", [step], dtype=gl.int32, is_pure=False, pack=1
-    )

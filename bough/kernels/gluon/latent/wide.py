@@ -13,6 +13,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from bough.kernels.gluon.late import late
 from bough.kernels.gluon.latent.add_half import (
     ADDED,
     HAS_INVERSE,
@@ -27,7 +28,7 @@ from bough.kernels.gluon.latent.rows import (
     finish_rows,
     locate_rows,
 )
-from bough.kernels.gluon.latent.scores import mask_drafts
+from bough.kernels.gluon.latent.scores import mask_drafts, range_of_block
 from bough.kernels.gluon.latent.walk import find_work, segment_span, slots_before
 from bough.kernels.gluon.softmax import weigh
 from bough.kernels.triton.softmax import LOG2_E
@@ -195,9 +196,9 @@ def _weigh_blocks(queries, sinks_ptr, tables, states, scale, work, buffers, SHAP
             if is_block:
                 high = end - first
                 if (low > 0) | (first + BLOCK_KV > gl.minimum(work.oldest + 1, end)):
-                    offs_kv = gl.arange(0, BLOCK_KV, layout=gl.SliceLayout(0, SCORE))
-                    num_seen = gl.minimum(position + 1, end) - first
-                    sees = (offs_kv[None, :] < num_seen[:, None]) & (offs_kv >= low)[None, :]
+                    offs_kv = range_of_block(first, BLOCK_KV, gl.SliceLayout(0, SCORE), 1)
+                    newest = gl.minimum(position, end - 1) - first
+                    sees = (offs_kv[None, :] <= newest[:, None]) & (offs_kv >= low)[None, :]
                     score = gl.where(sees, score, float("-inf"))
                     score = mask_drafts(
                         score, first, position, first, tables, work, work.first_row, SHAPE
@@ -220,10 +221,11 @@ def _weigh_blocks(queries, sinks_ptr, tables, states, scale, work, buffers, SHAP
             if stage == SHAPE.NUM_STAGES:
                 stage = 0
                 phase ^= 1
+        # Rows are located again, rather than kept throughout the loop.
+        first_row = late(work.first_row, work.num_blocks)
         inverse = finish_rows(
-            sinks_ptr, states, work, work.first_row, buffers.targets.load(ROWS), peak, total,
-            SHAPE,
-        )  # fmt: skip
+            sinks_ptr, states, work, first_row, buffers.targets.load(ROWS), peak, total, SHAPE
+        )
         buffers.factors.index(1).store(inverse)
         mbarrier.arrive(buffers.signals.index(HAS_INVERSE), count=1)
 

@@ -22,6 +22,7 @@ from bough.kernels.gluon.quantized.turn import turn_items
 
 _TILE = gl.constexpr(gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2))
 _NUMBER = gl.constexpr(gl.SwizzledSharedLayout(1, 1, 1, [0]))
+_NUMBERS = gl.constexpr(gl.SwizzledSharedLayout(1, 1, 1, [1, 0]))
 _NUM_LOADERS = gl.constexpr(32 * NUM_WARPS.value)
 
 
@@ -42,7 +43,6 @@ def attend_quantized_heads(
     WEIGHTS: gl.constexpr = gl.NVMMASharedLayout(
         swizzle_byte_width=2 * FEW_ROWS, element_bitwidth=16, rank=2
     )
-    weights = gl.allocate_shared_memory(gl.float16, [2, KV, FEW_ROWS], WEIGHTS)
     begun, q_full, q_empty = new_barriers((NUM_CLAIMS, 4, 4), (_NUM_LOADERS, _NUM_LOADERS, 1))
     shared = Shared(
         # Read by two consumers, the producer, and the turner where there is one.
@@ -55,14 +55,16 @@ def attend_quantized_heads(
         q_empty=q_empty,
         places=_new_places(kv.key.ptr.dtype.element_ty, SHAPE, BLOCK),
         turned=_new_turned(SHAPE, BLOCK) if BLOCK.HAS_MANY else None,
+        weights=gl.allocate_shared_memory(gl.float16, [2, KV, FEW_ROWS], WEIGHTS),
+        told=gl.allocate_shared_memory(gl.float32, [2, 4, FEW_ROWS], _NUMBERS),
     )
     fence_async_shared()
     call = Call(sinks_ptr, tables, states, scale, shared)
     if BLOCK.HAS_MANY:
         gl.warp_specialize(
             [
-                (_attend_items, (0, call, weights.index(0), SHAPE, BLOCK)),
-                (_attend_items, (1, call, weights.index(1), SHAPE, BLOCK)),
+                (_attend_items, (0, call, SHAPE, BLOCK)),
+                (_attend_items, (1, call, SHAPE, BLOCK)),
                 (load_items, (queries, kv, tables, shared, SHAPE, BLOCK)),
                 (turn_items, (shared, SHAPE, BLOCK)),
                 (scout_items, (tables, shared, SHAPE, BLOCK)),
@@ -78,8 +80,8 @@ def attend_quantized_heads(
     else:
         gl.warp_specialize(
             [
-                (_attend_items, (0, call, weights.index(0), SHAPE, BLOCK)),
-                (_attend_items, (1, call, weights.index(1), SHAPE, BLOCK)),
+                (_attend_items, (0, call, SHAPE, BLOCK)),
+                (_attend_items, (1, call, SHAPE, BLOCK)),
                 (load_items, (queries, kv, tables, shared, SHAPE, BLOCK)),
                 (scout_items, (tables, shared, SHAPE, BLOCK)),
             ],
@@ -119,16 +121,15 @@ def _new_turned(SHAPE: gl.constexpr, BLOCK: gl.constexpr):
 
 
 @gluon.jit
-def _attend_items(GROUP: gl.constexpr, call, weights, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
+def _attend_items(GROUP: gl.constexpr, call, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     """One consumer: its part of every item that the scout takes."""
-    arguments = (GROUP, call, weights)
-    for_each_item(_attend_item, arguments, call.shared.claims, SHAPE, BLOCK)
+    for_each_item(_attend_item, (GROUP, call), call.shared.claims, SHAPE, BLOCK)
 
 
 @gluon.jit
 def _attend_item(arguments, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
-    GROUP, call, weights = arguments
+    GROUP, call = arguments
     if BLOCK.HAS_FEW and tile.num_rows <= FEW_ROWS:
-        attend_columns(GROUP, call, weights, turn, tile, SHAPE, BLOCK)
+        attend_columns(GROUP, call, turn, tile, SHAPE, BLOCK)
     if BLOCK.HAS_MANY and tile.num_rows > FEW_ROWS:
         attend_rows(GROUP, call, turn, tile, SHAPE, BLOCK)

@@ -14,9 +14,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from bough.kernels.gluon.grouped.claim import read_rows
-from bough.kernels.gluon.grouped.pack import hide_others, open_pack, sum_tokens
+from bough.kernels.gluon.by_warp import by_warp, read_peaks, read_sums
+from bough.kernels.gluon.grouped.claim import read_item, read_rows
+from bough.kernels.gluon.grouped.pack import hide_others, open_pack
 from bough.kernels.gluon.grouped.scores import cap_scores
+from bough.kernels.gluon.grouped.shared import next_stage
 from bough.kernels.gluon.grouped.states import store_states
 from bough.kernels.gluon.grouped.tile import (
     FEW_ROWS,
@@ -25,6 +27,7 @@ from bough.kernels.gluon.grouped.tile import (
     find_segment,
     unpack_rows,
 )
+from bough.kernels.gluon.late import late
 from bough.kernels.gluon.quantized.operands import (
     KV,
     as_keys,
@@ -40,19 +43,18 @@ from bough.kernels.gluon.quantized.scales import (
     token_powers,
     value_unit_of,
 )
-from bough.kernels.gluon.softmax import weigh
+from bough.kernels.gluon.softmax import raise_peak
 
 
 @gluon.jit
-def attend_columns(
-    GROUP: gl.constexpr, call, weights, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr
-):
+def attend_columns(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, BLOCK: gl.constexpr):
     """One consumer: every other pack of heads of an item of few rows.
 
     Scores of a head's rows against another head's tokens are masked.
     """
     shared = call.shared
     places = shared.places
+    told = shared.told.index(GROUP)
     DIM: gl.constexpr = SHAPE.V_DIM
     ACROSS: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, FEW_ROWS, 16]
@@ -60,7 +62,6 @@ def attend_columns(
     COLUMN: gl.constexpr = gl.SliceLayout(0, ACROSS)
     pack = open_pack(tile, KV, ACROSS)
     no_scores = gl.zeros([KV, FEW_ROWS], gl.float32, ACROSS)
-    rows = read_rows(shared.claims, turn, 0, FEW_ROWS, COLUMN)
     lanes = count_lanes(tile)
     head = tile.first_head
     block = tile.block
@@ -74,15 +75,13 @@ def attend_columns(
             total = gl.zeros([KV, FEW_ROWS], gl.float32, ACROSS)
             acc = gl.zeros([DIM, FEW_ROWS], gl.float32, ACROSS)
             exponent = 0
-            here = block + GROUP
+            stage = (block + GROUP) % BLOCK.NUM_STAGES
+            phase = ((block + GROUP) // BLOCK.NUM_STAGES) & 1
             segment = tile.first_segment
             low = 0
             origin = tile.origin
             num_tokens = tile.num_tokens
             for left in range(tile.num_blocks, 0, -1):
-                stage = here % BLOCK.NUM_STAGES
-                phase = (here // BLOCK.NUM_STAGES) & 1
-                here += lanes
                 mbarrier.wait(places.full.index(stage), phase)
                 words = places.words.index(stage)
                 score, key_unit = _score(q, places, stage, no_scores, SHAPE)
@@ -92,34 +91,41 @@ def attend_columns(
                 if SHAPE.ROPE_DIM == 0:
                     score *= token_powers(words, 0, score, 1)
                 score, factor = cap_scores(score, call.scale * power(key_unit), SHAPE.SOFTCAP)
-                score = hide_others(
-                    score, call.tables, rows, pack, tile, origin, low, num_tokens, SHAPE
-                )
+                score = hide_others(score, pack, call, turn, tile, origin, low, num_tokens, SHAPE)
                 low += 1 << tile.token_bits
                 if (low >= num_tokens) & (left > 1):
                     low = 0
                     segment += 1
                     origin, num_tokens = find_segment(call.tables, segment, tile.newest)
-                weight, decay, peak = weigh(score, peak, factor, 0)
+                told.store(gl.max(by_warp(score), 1))
+                gl.thread_barrier()
+                peak, base, decay = raise_peak(peak, read_peaks(told, COLUMN) * factor)
+                weight = gl.exp2(score * factor - base[None, :])
                 # Summed over tokens once, at the end.
                 total = total * decay[None, :] + weight
                 weight, decay, exponent = scale_weights(
                     weight, decay, exponent, words, SHAPE.VALUE_SCALE, 1
                 )
                 acc = acc * decay[None, :]
+                # Descriptors of a tile that never moves would be kept throughout the loop.
+                weights = shared.weights.index(late(GROUP, left))
                 weights.store(weight.to(gl.float16))
                 fence_async_shared()
                 gl.thread_barrier()
                 # All of the block is in registers by now.
                 mbarrier.arrive(places.empty.index(stage), count=2)
                 acc = warpgroup_mma(v, weights, acc, is_async=True)
+                stage, phase = next_stage(stage, phase, lanes, BLOCK.NUM_STAGES)
                 acc = warpgroup_mma_wait(0, deps=[acc])
+            told.store(gl.sum(by_warp(total), 1))
             gl.thread_barrier()
             mbarrier.arrive(shared.q_empty.index(slot), count=1)
             unit += 1
+            # Read again and late: until here registers are scarce.
+            tile = read_item(shared.claims, turn)
             _store(
-                call, turn, tile, (GROUP << tile.pack_bits) + head, peak, total,
-                acc * power(exponent), SHAPE,
+                call, turn, tile, (GROUP << tile.pack_bits) + head, peak,
+                read_sums(told, COLUMN), acc * power(exponent), SHAPE,
             )  # fmt: skip
         block += lanes * tile.num_blocks
         head += lanes << tile.pack_bits
@@ -160,5 +166,5 @@ def _store(call, turn, tile, head, peak, total, acc, SHAPE: gl.constexpr):
     row_head, row = unpack_rows(tile, gl.arange(0, FEW_ROWS, layout=COLUMN))
     store_states(
         call.sinks_ptr, call.states, tile, head + row_head, row, rows,
-        gl.convert_layout(peak, COLUMN), sum_tokens(total, COLUMN), out, SHAPE, 0,
+        gl.convert_layout(peak, COLUMN), gl.convert_layout(total, COLUMN), out, SHAPE, 0,
     )  # fmt: skip

@@ -38,7 +38,8 @@ class Shared(NamedTuple):
     """The rings of blocks, and one of query tiles, two a consumer, with a power for each row.
 
     `begun` has a barrier for each claim, complete when all that stands before the item has been
-    copied. `turned` is None where all tiles have few rows.
+    copied. `turned` is None where all tiles have few rows. For these each consumer has weights
+    [tokens, rows] of a block, and what its warps have told each other [warps, rows].
     """
 
     claims: Claims
@@ -49,3 +50,5 @@ class Shared(NamedTuple):
     q_empty: Any
     places: Places
     turned: Any
+    weights: Any
+    told: Any

@@ -70,7 +70,7 @@ def attend_columns(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, B
         if lanes > GROUP:
             slot = GROUP * 2 + unit % 2
             mbarrier.wait(shared.q_full.index(slot), (unit // 2) & 1)
-            q = turn_queries(shared.q_tiles.index(slot), FEW_ROWS, gl.float16, as_keys, SHAPE)
+            q = turn_queries(shared.q_tiles.index(slot), FEW_ROWS, as_keys, SHAPE)
             peak = gl.full([FEW_ROWS], float("-inf"), gl.float32, COLUMN)
             total = gl.zeros([KV, FEW_ROWS], gl.float32, ACROSS)
             acc = gl.zeros([DIM, FEW_ROWS], gl.float32, ACROSS)
@@ -135,22 +135,23 @@ def attend_columns(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, B
 def _score(q, places, stage, no_scores, SHAPE: gl.constexpr):
     """Begin the scores [tokens, rows] of a block; return the exponent of their unit, too.
 
-    States and rotary keys are added up in one unit; scores of untied specs are still to get the
-    powers of their tokens.
+    Rotary keys are multiplied first, as they are stored, and their part brought to a unit that no
+    state exceeds. Scores of untied specs are still to get the powers of their tokens.
     """
     ACROSS: gl.constexpr = no_scores.type.layout
     q_nope, q_rope = q
     unit = BIAS
     if SHAPE.ROPE_DIM > 0:
+        fence_async_shared()
+        rope = places.k_rows.index(stage)
+        score = warpgroup_mma(rope, q_rope.permute((1, 0)), no_scores, use_acc=False, is_async=True)
         words = places.words.index(stage)
         unit = value_unit_of(words, SHAPE)
         keys = load_keys(places.v_rows.index(stage).slice(0, SHAPE.NOPE_DIM, dim=1), ACROSS)
         exponent = words.load(gl.SliceLayout(1, keys.type.layout)) & 255
         keys *= power(exponent - unit + BIAS).to(gl.float16)[:, None]
-        score = warpgroup_mma(keys, q_nope.permute((1, 0)), no_scores, use_acc=False, is_async=True)
-        keys = load_keys(places.k_rows.index(stage), ACROSS)
-        keys *= power(2 * BIAS - unit).to(gl.float16)
-        score = warpgroup_mma(keys, q_rope.permute((1, 0)), score, is_async=True)
+        score = warpgroup_mma_wait(0, deps=[score]) * power(2 * BIAS - unit)
+        score = warpgroup_mma(keys, q_nope.permute((1, 0)), score, is_async=True)
     else:
         keys = load_keys(places.k_rows.index(stage), ACROSS)
         score = warpgroup_mma(keys, q_nope.permute((1, 0)), no_scores, use_acc=False, is_async=True)

@@ -16,11 +16,11 @@ _LEAST = gl.constexpr(40)
 
 
 @gluon.jit
-def turn_queries(tile, ROWS: gl.constexpr, ROPE_DTYPE: gl.constexpr, arrange, SHAPE: gl.constexpr):
-    """Write the first ROWS rows of a tile over, each part's columns as `arrange` has them.
+def turn_queries(tile, ROWS: gl.constexpr, arrange, SHAPE: gl.constexpr):
+    """Write the first ROWS rows of a tile over, columns of keys and states as `arrange` has them.
 
     e4m3 numbers are fp16 numbers, and queries of bf16 become such once; those of rotary keys become
-    ROPE_DTYPE. Returns both parts; of untied specs, the one twice.
+    bf16, as these are stored. Returns both parts; of untied specs, the one twice.
     """
     NOPE_DIM: gl.constexpr = SHAPE.NOPE_DIM
     ROPE_DIM: gl.constexpr = SHAPE.ROPE_DIM
@@ -31,11 +31,11 @@ def turn_queries(tile, ROWS: gl.constexpr, ROPE_DTYPE: gl.constexpr, arrange, SH
     q_rope = q_nope
     nope = rows.slice(0, NOPE_DIM, dim=1).load(_ROWS).to(gl.float16)
     if ROPE_DIM > 0:
-        rope = rows.slice(NOPE_DIM, ROPE_DIM, dim=1).load(_ROWS).to(ROPE_DTYPE)
+        rope = rows.slice(NOPE_DIM, ROPE_DIM, dim=1).load(_ROWS).to(gl.bfloat16)
         gl.thread_barrier()
-        turned = rows._reinterpret(ROPE_DTYPE, [ROWS, QK_DIM], tile.layout)
+        turned = rows._reinterpret(gl.bfloat16, [ROWS, QK_DIM], tile.layout)
         q_rope = turned.slice(NOPE_DIM, ROPE_DIM, dim=1)
-        q_rope.store(arrange(rope))
+        q_rope.store(rope)
     else:
         gl.thread_barrier()
     q_nope.store(arrange(nope))

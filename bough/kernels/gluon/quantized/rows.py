@@ -146,7 +146,7 @@ def _open_queries(shared, slot, SCORE_ROW: gl.constexpr, SHAPE: gl.constexpr):
     """Write a query tile over as two parts; return them and the power that each row lacks."""
     tile = shared.q_tiles.index(slot)
     if SHAPE.ROPE_DIM > 0:
-        q = turn_queries(tile, MANY_ROWS, gl.bfloat16, as_they_lie, SHAPE)
+        q = turn_queries(tile, MANY_ROWS, as_they_lie, SHAPE)
         q_power = gl.full([MANY_ROWS], 1.0, gl.float32, SCORE_ROW)
     else:
         powers = shared.q_powers.index(slot)

@@ -25,7 +25,7 @@ Suite = Annotated[
     str | None,
     typer.Option(
         help="Named cases: cpu, codec, pat, fasttree, no-loss, rollouts, trees, wide, prefill, "
-        "latent, latent-ranks, latent-trees, fp8, or trace (with --trace)."
+        "latent, latent-ranks, latent-trees, tied, drafts, fp8, or trace (with --trace)."
     ),
 ]
 Spec = Annotated[str, typer.Option(help="Attention variant, such as gqa:32:8:128 or mla:128.")]

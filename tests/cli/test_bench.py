@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bough.bench.suites import SUITES, TRACE
 from bough.cli.app import app
+from bough.cli.bench_options import Suite
 
 SMALL = ["--spec", "gqa:4:2:16", "--page-size", "4"]
 
@@ -28,6 +30,12 @@ def test_kernels_are_measured_by_hand_written_workloads(tmp_path: Path) -> None:
         ("2|9", "shuffled"),
     ]
     assert picture.exists()
+
+
+def test_the_help_names_every_suite() -> None:
+    (option,) = Suite.__metadata__
+    names = option.help.removeprefix("Named cases: ").partition(" (")[0].replace("or ", "")
+    assert sorted(names.split(", ")) == sorted([*SUITES, TRACE])
 
 
 def test_forests_are_taken_out_of_a_trace(tmp_path: Path) -> None:

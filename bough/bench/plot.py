@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 from bough.bench.kernel import Row, timed_names
 from bough.bench.report import Report
@@ -14,6 +15,8 @@ from bough.bench.report import Report
 # Ours first; colours that hold in greyscale and for the colour-blind.
 _COLOURS = ("#1b6f4a", "#c9a26b", "#7f8fa6", "#b56576", "#54478c", "#2a9d8f", "#9a8c98")
 _GROUP_WIDTH = 0.8
+# So that a figure can be read where the roofline passes it.
+_BEHIND_FIGURES = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
 # Cases side by side; more go into bands below each other.
 _MOST_CASES = 10
 
@@ -56,7 +59,11 @@ def _draw_band(axes: Axes, rows: list[Row], names: list[str], num_places: int) -
         bars = axes.bar(at + offset, heights, width * 0.94, color=colour, label=name, zorder=2)
         labels = ["" if not height else _short(height) for height in heights]
         rotation = 90 if len(names) > 3 else 0
-        axes.bar_label(bars, labels, padding=2, fontsize=7, color="#444444", rotation=rotation)
+        written = axes.bar_label(
+            bars, labels, padding=2, fontsize=7, color="#444444", rotation=rotation, zorder=4
+        )
+        for label in filter(Annotation.get_text, written):
+            label.set_bbox(_BEHIND_FIGURES)
     edges = np.append(at - 0.5, len(rows) - 0.5)
     roof = [_roof(row) for row in rows]
     axes.stairs(roof, edges, baseline=None, color="#222222", lw=1.4, label="roofline", zorder=3)

@@ -10,6 +10,8 @@ import triton
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
+from bough.kernels.gluon.softmax import raise_peak
+
 
 @triton.constexpr_function
 def _told_layout(num_told, num_rows):
@@ -23,6 +25,27 @@ def _told_layout(num_told, num_rows):
         [],
         [num_told, num_rows],
     )
+
+
+@gluon.jit
+def new_told(NUM: gl.constexpr, NUM_WARPS: gl.constexpr, NUM_ROWS: gl.constexpr):
+    """Allocate room [NUM, warps, rows] for what so many warps tell."""
+    NUMBERS: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
+    return gl.allocate_shared_memory(gl.float32, [NUM, NUM_WARPS, NUM_ROWS], NUMBERS)
+
+
+@gluon.jit
+def weigh_columns(score, peak, factor, told):
+    """Turn scores [tokens, rows] into weights, as `softmax.weigh` does those of rows.
+
+    Returns the weights, the factor by which former states shrink, and the new peak in units of
+    log2.
+    """
+    told.store(gl.max(by_warp(score), 1))
+    gl.thread_barrier()
+    highest = read_peaks(told, gl.SliceLayout(0, score.type.layout))
+    next_peak, base, decay = raise_peak(peak, highest * factor)
+    return gl.exp2(score * factor - base[None, :]), decay, next_peak
 
 
 @gluon.jit

@@ -7,6 +7,7 @@ what it believes to depend on a loop's own number is worked out there.
 
 from __future__ import annotations
 
+import triton
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
@@ -19,12 +20,19 @@ def late(number, when):
     )
 
 
-@gluon.jit
-def late_range(NUM: gl.constexpr, LAYOUT: gl.constexpr, OWN: gl.constexpr, when):
-    """arange(NUM), worked out no earlier than `when` is known.
+@triton.constexpr_function
+def _own_bits(layout):
+    """Bits in which threads differ, of places along a side of a product, a `SliceLayout`: in its
+    height all but 8, in its width those below."""
+    return ~8 if layout.dim == 1 else 7
 
-    OWN has the bits in which threads differ; what else a number has is known when the kernel is
-    compiled.
+
+@gluon.jit
+def late_range(NUM: gl.constexpr, LAYOUT: gl.constexpr, when):
+    """arange(NUM) along a side of a product, worked out no earlier than `when` is known.
+
+    Of a number the bits in which threads differ are; all else is known when the kernel is compiled.
     """
+    OWN: gl.constexpr = _own_bits(LAYOUT)
     offs = gl.arange(0, NUM, layout=LAYOUT)
     return late(offs & OWN, when) + (offs & ~OWN)

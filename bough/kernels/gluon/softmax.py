@@ -1,4 +1,4 @@
-"""One step of the online softmax over a block of scores, of rows or of columns."""
+"""One step of the online softmax over a block of scores [rows, tokens]."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from triton.experimental.gluon import language as gl
 
 
 @gluon.jit
-def weigh(score, peak, factor, AXIS: gl.constexpr):
-    """Turn scores into weights along an axis of tokens.
+def weigh(score, peak, factor):
+    """Turn scores into weights.
 
     Returns the weights, the factor by which former states shrink, and the new peak in units of
     log2.
     """
-    next_peak, base, decay = raise_peak(peak, gl.max(score, AXIS) * factor)
-    weight = gl.exp2(score * factor - gl.expand_dims(base, AXIS))
+    next_peak, base, decay = raise_peak(peak, gl.max(score, 1) * factor)
+    weight = gl.exp2(score * factor - base[:, None])
     return weight, decay, next_peak
 
 

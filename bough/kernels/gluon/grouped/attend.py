@@ -7,6 +7,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared
 
 from bough.kernels.gluon.barriers import new_barriers
+from bough.kernels.gluon.by_warp import new_told
 from bough.kernels.gluon.grouped.claim import for_each_item, new_claims
 from bough.kernels.gluon.grouped.few import attend_columns
 from bough.kernels.gluon.grouped.load import load_items
@@ -42,7 +43,6 @@ def attend_grouped(
     COLUMNS: gl.constexpr = gl.NVMMASharedLayout(
         swizzle_byte_width=2 * FEW_ROWS, element_bitwidth=16, rank=2
     )
-    NUMBERS: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
     # Each consumer has two query tiles: one that it reads, one that is copied.
     QK_DIM: gl.constexpr = SHAPE.NOPE_DIM + SHAPE.ROPE_DIM
     q_tiles = gl.allocate_shared_memory(dtype, [4, MANY_ROWS, QK_DIM], ROWS)
@@ -67,7 +67,7 @@ def attend_grouped(
         v_full=v_full,
         v_empty=v_empty,
         weights=gl.allocate_shared_memory(dtype, [2, KV, FEW_ROWS], COLUMNS),
-        told=gl.allocate_shared_memory(gl.float32, [2, 4, FEW_ROWS], NUMBERS),
+        told=new_told(2, 4, FEW_ROWS),
     )
     fence_async_shared()
     call = Call(sinks_ptr, tables, states, scale, shared)

@@ -16,7 +16,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from bough.kernels.gluon.by_warp import by_warp, read_peaks, read_sums
+from bough.kernels.gluon.by_warp import by_warp, read_sums, weigh_columns
 from bough.kernels.gluon.grouped.claim import read_rows
 from bough.kernels.gluon.grouped.pack import hide_others, open_pack
 from bough.kernels.gluon.grouped.scores import (
@@ -35,7 +35,6 @@ from bough.kernels.gluon.grouped.tile import (
     find_segment,
 )
 from bough.kernels.gluon.late import late
-from bough.kernels.gluon.softmax import raise_peak
 
 
 @gluon.jit
@@ -87,10 +86,7 @@ def attend_columns(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, B
                     low = 0
                     segment += 1
                     origin, num_tokens = find_segment(tables, segment, tile.newest)
-                told.store(gl.max(by_warp(score), 1))
-                gl.thread_barrier()
-                peak, base, decay = raise_peak(peak, read_peaks(told, COLUMN) * factor)
-                weight = gl.exp2(score * factor - base[None, :])
+                weight, decay, peak = weigh_columns(score, peak, factor, told)
                 # Summed over tokens once, at the end.
                 total = total * decay[None, :] + weight
                 acc = acc * decay[None, :]

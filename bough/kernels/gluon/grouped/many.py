@@ -86,7 +86,7 @@ def attend_rows(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, BLOC
             release_block(shared.k_empty, stage, is_tall, NUM_PLACES)
             score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
             score = hide_unseen(score, origin, low, num_tokens, call, turn, tile, half, SHAPE)
-            weight, decay, peak = weigh(score, peak, factor, 1)
+            weight, decay, peak = weigh(score, peak, factor)
             total = total * decay + gl.sum(weight, 1)
             p = gl.convert_layout(weight.to(dtype), WEIGHT)
             for _ in range(1, tile.num_blocks):
@@ -111,7 +111,7 @@ def attend_rows(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, BLOC
                 release_block(shared.k_empty, stage, is_tall, NUM_PLACES)
                 score, factor = cap_scores(score, scale, SHAPE.SOFTCAP)
                 score = hide_unseen(score, origin, low, num_tokens, call, turn, tile, half, SHAPE)
-                weight, decay, peak = weigh(score, peak, factor, 1)
+                weight, decay, peak = weigh(score, peak, factor)
                 total = total * decay + gl.sum(weight, 1)
                 acc = warpgroup_mma_wait(0, deps=[next_acc])
                 release_block(shared.v_empty, before, is_tall, NUM_PLACES)

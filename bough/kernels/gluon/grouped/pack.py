@@ -29,9 +29,9 @@ class Pack(NamedTuple):
 @gluon.jit
 def open_pack(tile, KV: gl.constexpr, ACROSS: gl.constexpr):
     """Find out for blocks of KV stored rows."""
-    rows = late_range(FEW_ROWS, gl.SliceLayout(0, ACROSS), 7, tile.first_head)
+    rows = late_range(FEW_ROWS, gl.SliceLayout(0, ACROSS), tile.first_head)
     head, row = unpack_rows(tile, rows)
-    offs_kv = late_range(KV, gl.SliceLayout(1, ACROSS), ~8, tile.first_head)
+    offs_kv = late_range(KV, gl.SliceLayout(1, ACROSS), tile.first_head)
     token = offs_kv & ((1 << tile.token_bits) - 1)
     is_own = (offs_kv >> tile.token_bits)[:, None] == head[None, :]
     return Pack(head, row, token, is_own)

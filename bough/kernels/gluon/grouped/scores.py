@@ -94,7 +94,7 @@ def hide_unseen(score, origin, low, num_tokens, call, turn, tile, half, SHAPE: g
         ROW: gl.constexpr = gl.SliceLayout(1, score.type.layout)
         COLUMN: gl.constexpr = gl.SliceLayout(0, score.type.layout)
         rows = read_rows(call.shared.claims, turn, half, score.shape[0], ROW)
-        place = origin + low + late_range(KV, COLUMN, 7, low)
+        place = origin + low + late_range(KV, COLUMN, low)
         sees = find_visible(call.tables, rows, place, end, SHAPE, 1)
         score = gl.where(sees, score, float("-inf"))
     return score

@@ -150,7 +150,7 @@ def attend_rows(
         clear = gl.minimum(work.oldest + 1, end)
         score = mask_scores(score, first, end, position, clear)
         score = mask_drafts(score, first, position, clear, tables, work, first_row, SHAPE)
-        weight, decay, peak = weigh(score, peak, scale_log2, 1)
+        weight, decay, peak = weigh(score, peak, scale_log2)
         total = total * decay + gl.sum(weight, 1)
         weight16 = gl.convert_layout(weight.to(dtype), WEIGHT)
         last = 0
@@ -172,7 +172,7 @@ def attend_rows(
             score = warpgroup_mma_wait(1, deps=[product])
             score = mask_scores(score, first, end, position, clear)
             score = mask_drafts(score, first, position, clear, tables, work, first_row, SHAPE)
-            weight, decay, peak = weigh(score, peak, scale_log2, 1)
+            weight, decay, peak = weigh(score, peak, scale_log2)
             total = total * decay + gl.sum(weight, 1)
             acc = warpgroup_mma_wait(0, deps=[adding])
             mbarrier.arrive(buffers.empty.index(last), count=1)

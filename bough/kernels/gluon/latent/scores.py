@@ -28,7 +28,7 @@ def mask_scores(score, first, end, position, clear, AXIS: gl.constexpr = 1):
     NUM_TOKENS: gl.constexpr = score.shape[AXIS]
     if first + NUM_TOKENS > clear:
         TOKENS: gl.constexpr = gl.SliceLayout(1 - AXIS, score.type.layout)
-        offs_kv = gl.expand_dims(range_of_block(first, NUM_TOKENS, TOKENS, AXIS), 1 - AXIS)
+        offs_kv = gl.expand_dims(late_range(NUM_TOKENS, TOKENS, first), 1 - AXIS)
         newest = gl.expand_dims(gl.minimum(position, end - 1) - first, AXIS)
         score = gl.where(offs_kv <= newest, score, float("-inf"))
     return score
@@ -65,14 +65,7 @@ def mask_drafts(
         left = gl.expand_dims((bits >> 32).to(gl.int32), AXIS)
         right = gl.expand_dims(bits.to(gl.int32), AXIS)
         TOKENS: gl.constexpr = gl.SliceLayout(1 - AXIS, score.type.layout)
-        offs_kv = gl.expand_dims(range_of_block(first, NUM_TOKENS, TOKENS, AXIS), 1 - AXIS)
+        offs_kv = gl.expand_dims(late_range(NUM_TOKENS, TOKENS, first), 1 - AXIS)
         half = gl.where(offs_kv < 32, left, right)
         score = gl.where((half << (offs_kv % 32)) < 0, float("-inf"), score)
     return score
-
-
-@gluon.jit
-def range_of_block(first, NUM_TOKENS: gl.constexpr, LAYOUT: gl.constexpr, AXIS: gl.constexpr):
-    """arange of a block's tokens, on AXIS of a product's scores; of no use to other blocks."""
-    OWN: gl.constexpr = 7 if AXIS == 1 else ~8
-    return late_range(NUM_TOKENS, LAYOUT, OWN, first)

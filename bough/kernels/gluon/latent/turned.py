@@ -20,7 +20,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 
 from bough.fp8 import SCALE_COLUMNS
 from bough.kernels.gluon.barriers import new_barriers
-from bough.kernels.gluon.by_warp import by_warp, read_peaks
+from bough.kernels.gluon.by_warp import by_warp, new_told, read_peaks
 from bough.kernels.gluon.late import late
 from bough.kernels.gluon.latent.parts import (
     add_parts,
@@ -94,13 +94,12 @@ def share_rows(dtype: gl.constexpr, SHAPE: gl.constexpr):
         swizzle_byte_width=min(128, 2 * NUM_ROWS), element_bitwidth=16, rank=2
     )
     NUMBER: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    NUMBERS: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
     is_loaded, is_told, is_weighed = new_barriers((1, 2, 2), (2, 1, 1))
     return Shared(
         gl.allocate_shared_memory(gl.float16, [1, NUM_ROWS, SHAPE.V_DIM], TILE),
         gl.allocate_shared_memory(dtype, [1, NUM_ROWS, SHAPE.ROPE_DIM], ROPE),
         gl.allocate_shared_memory(gl.float16, [2, BLOCK_KV, NUM_ROWS], WEIGHTS),
-        gl.allocate_shared_memory(gl.float32, [2, 8, NUM_ROWS], NUMBERS),
+        new_told(2, 8, NUM_ROWS),
         gl.allocate_shared_memory(gl.float32, [2, NUM_ROWS], NUMBER),
         gl.allocate_shared_memory(gl.float16, [4 * num_parts(SHAPE.V_DIM), BLOCK_KV], NUMBER),
         is_loaded,

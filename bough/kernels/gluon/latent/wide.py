@@ -13,7 +13,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from bough.kernels.gluon.late import late
+from bough.kernels.gluon.late import late, late_range
 from bough.kernels.gluon.latent.add_half import (
     ADDED,
     HAS_INVERSE,
@@ -28,7 +28,7 @@ from bough.kernels.gluon.latent.rows import (
     finish_rows,
     locate_rows,
 )
-from bough.kernels.gluon.latent.scores import mask_drafts, range_of_block
+from bough.kernels.gluon.latent.scores import mask_drafts
 from bough.kernels.gluon.latent.walk import find_work, segment_span, slots_before
 from bough.kernels.gluon.softmax import weigh
 from bough.kernels.triton.softmax import LOG2_E
@@ -196,14 +196,14 @@ def _weigh_blocks(queries, sinks_ptr, tables, states, scale, work, buffers, SHAP
             if is_block:
                 high = end - first
                 if (low > 0) | (first + BLOCK_KV > gl.minimum(work.oldest + 1, end)):
-                    offs_kv = range_of_block(first, BLOCK_KV, gl.SliceLayout(0, SCORE), 1)
+                    offs_kv = late_range(BLOCK_KV, gl.SliceLayout(0, SCORE), first)
                     newest = gl.minimum(position, end - 1) - first
                     sees = (offs_kv[None, :] <= newest[:, None]) & (offs_kv >= low)[None, :]
                     score = gl.where(sees, score, float("-inf"))
                     score = mask_drafts(
                         score, first, position, first, tables, work, work.first_row, SHAPE
                     )
-                weight, decay, peak = weigh(score, peak, scale_log2, 1)
+                weight, decay, peak = weigh(score, peak, scale_log2)
                 total = total * decay + gl.sum(weight, 1)
                 weight16 = weight.to(dtype)
                 if SHAPE.IS_ALIGNED and (low > 0) | (high < BLOCK_KV):

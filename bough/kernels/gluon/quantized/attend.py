@@ -7,6 +7,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared
 
 from bough.kernels.gluon.barriers import new_barriers
+from bough.kernels.gluon.by_warp import new_told
 from bough.kernels.gluon.grouped.claim import NUM_CLAIMS, for_each_item, new_claims
 from bough.kernels.gluon.grouped.load_queries import NUM_WARPS
 from bough.kernels.gluon.grouped.scout import scout_items
@@ -22,7 +23,6 @@ from bough.kernels.gluon.quantized.turn import turn_items
 
 _TILE = gl.constexpr(gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2))
 _NUMBER = gl.constexpr(gl.SwizzledSharedLayout(1, 1, 1, [0]))
-_NUMBERS = gl.constexpr(gl.SwizzledSharedLayout(1, 1, 1, [1, 0]))
 _NUM_LOADERS = gl.constexpr(32 * NUM_WARPS.value)
 
 
@@ -56,7 +56,7 @@ def attend_quantized_heads(
         places=_new_places(kv.key.ptr.dtype.element_ty, SHAPE, BLOCK),
         turned=_new_turned(SHAPE, BLOCK) if BLOCK.HAS_MANY else None,
         weights=gl.allocate_shared_memory(gl.float16, [2, KV, FEW_ROWS], WEIGHTS),
-        told=gl.allocate_shared_memory(gl.float32, [2, 4, FEW_ROWS], _NUMBERS),
+        told=new_told(2, 4, FEW_ROWS),
     )
     fence_async_shared()
     call = Call(sinks_ptr, tables, states, scale, shared)

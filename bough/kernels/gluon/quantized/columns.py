@@ -14,7 +14,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from bough.kernels.gluon.by_warp import by_warp, read_peaks, read_sums
+from bough.kernels.gluon.by_warp import by_warp, read_sums, weigh_columns
 from bough.kernels.gluon.grouped.claim import read_item, read_rows
 from bough.kernels.gluon.grouped.pack import hide_others, open_pack
 from bough.kernels.gluon.grouped.scores import cap_scores
@@ -43,7 +43,6 @@ from bough.kernels.gluon.quantized.scales import (
     token_powers,
     value_unit_of,
 )
-from bough.kernels.gluon.softmax import raise_peak
 
 
 @gluon.jit
@@ -97,10 +96,7 @@ def attend_columns(GROUP: gl.constexpr, call, turn, tile, SHAPE: gl.constexpr, B
                     low = 0
                     segment += 1
                     origin, num_tokens = find_segment(call.tables, segment, tile.newest)
-                told.store(gl.max(by_warp(score), 1))
-                gl.thread_barrier()
-                peak, base, decay = raise_peak(peak, read_peaks(told, COLUMN) * factor)
-                weight = gl.exp2(score * factor - base[None, :])
+                weight, decay, peak = weigh_columns(score, peak, factor, told)
                 # Summed over tokens once, at the end.
                 total = total * decay[None, :] + weight
                 weight, decay, exponent = scale_weights(

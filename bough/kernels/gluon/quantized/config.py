@@ -18,22 +18,22 @@ def block_shape(spec: AttentionSpec, heights: frozenset[int]) -> BlockShape:
     # Blocks of 128 columns, as they are stored and in fp16.
     num_stages, num_turned = (4, 4) if has_many else (8, 0)
     per_block = 128 // spec.v_dim
-    # Of consumers, producer, and turner and scout. Tied specs copy two planes, and consumers of
+    # Registers of a thread; the turner has the scout's. Tied specs copy two planes, consumers of
     # untied ones hold keys' powers.
     if not has_many:
-        registers = 184, 88, 56
+        consumer, producer, scout = 184, 88, 56
     elif spec.tied:
-        registers = 168, 112, 64
+        consumer, producer, scout = 168, 112, 64
     else:
-        registers = 184, 72, 72
+        consumer, producer, scout = 184, 72, 72
     return BlockShape(
         HAS_FEW=few in heights or not has_many,
         HAS_MANY=has_many,
         NUM_STAGES=num_stages * per_block,
         NUM_PLACES=1,
-        CONSUMER_REGISTERS=registers[0],
-        PRODUCER_REGISTERS=registers[1],
-        SCOUT_REGISTERS=registers[2],
+        CONSUMER_REGISTERS=consumer,
+        PRODUCER_REGISTERS=producer,
+        SCOUT_REGISTERS=scout,
         ENTRY_REGISTERS=128,
         NUM_TURNED=num_turned * per_block,
     )
